@@ -1,0 +1,218 @@
+"""Attention equals PyTorch's, its masks hold, and wrong arguments say so."""
+
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitutils import attention
+from vitutils.attention import MultiHeadAttention, ScaledDotProductAttention
+
+close = torch.testing.assert_close
+
+
+def qkv(*shape, queries=5, keys=7, width=8, value_width=6, dtype=torch.float64):
+    torch.manual_seed(0)
+    q = torch.randn(*shape, queries, width, dtype=dtype, requires_grad=True)
+    k = torch.randn(*shape, keys, width, dtype=dtype, requires_grad=True)
+    v = torch.randn(*shape, keys, value_width, dtype=dtype, requires_grad=True)
+    return q, k, v
+
+
+def some_mask(*shape):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.6
+    mask[..., 0] = True  # no empty row
+    return mask
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (2, 3)])
+@pytest.mark.parametrize("masked", [False, True])
+def test_equals_torch_in_output_and_gradients(shape, masked):
+    inputs = qkv(*shape)
+    mask = some_mask(*shape, 5, 7) if masked else None
+    output, weights = ScaledDotProductAttention()(*inputs, mask)
+    expected = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
+    assert weights.shape == (*shape, 5, 7)
+    close(output, expected)
+    close(weights.sum(-1), torch.ones(*shape, 5, dtype=torch.float64))
+    direction = torch.randn_like(expected)
+    ours = torch.autograd.grad(output, inputs, direction)
+    theirs = torch.autograd.grad(expected, inputs, direction)
+    close(ours, theirs)
+
+
+def test_a_masked_key_has_no_say():
+    q, k, v = qkv(2)
+    mask = some_mask(5, 7)
+    mask[:, 3] = False
+    output, weights = ScaledDotProductAttention()(q, k, v, mask)
+    assert (weights[..., 3] == 0).all()
+    v2 = v.detach().clone()
+    v2[:, 3] = 1e6
+    assert torch.equal(output, ScaledDotProductAttention()(q, k, v2, mask)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_row_without_keys_gives_zeros_and_finite_gradients(dtype):
+    inputs = qkv(2, 3, dtype=dtype)
+    mask = some_mask(5, 7)
+    mask[2] = False
+    output, weights = ScaledDotProductAttention()(*inputs, mask)
+    assert (output[..., 2, :] == 0).all()
+    assert (weights[..., 2, :] == 0).all()
+    assert output.isfinite().all()
+    for gradient in torch.autograd.grad(output.float().sum(), inputs):
+        assert gradient.isfinite().all()
+
+
+def test_a_mask_that_is_not_bool_is_refused():
+    with pytest.raises(ValueError, match=r"torch\.float32, expected torch\.bool"):
+        ScaledDotProductAttention()(*qkv(2), torch.ones(5, 7))
+
+
+@pytest.mark.parametrize("shape", [(7, 5), (5, 6), (3, 5, 7), (1, 2, 5, 7)])
+def test_a_mask_of_the_wrong_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"mask of shape .* \(2, 5, 7\)"):
+        ScaledDotProductAttention()(*qkv(2), torch.ones(shape, dtype=torch.bool))
+
+
+def pair_of_modules(embed_dim=12, num_heads=3):
+    """Ours and torch's with the same weights, biases that are not zero."""
+    torch.manual_seed(0)
+    theirs = nn.MultiheadAttention(embed_dim, num_heads, batch_first=True).double()
+    nn.init.normal_(theirs.in_proj_bias)
+    nn.init.normal_(theirs.out_proj.bias)
+    ours = MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads).double()
+    with torch.no_grad():
+        ours.qkv.weight.copy_(theirs.in_proj_weight)
+        ours.qkv.bias.copy_(theirs.in_proj_bias)
+    ours.proj.load_state_dict(theirs.out_proj.state_dict())
+    return ours, theirs
+
+
+MASKS = {
+    "none": None,
+    "one for all": some_mask(6, 6),
+    "one an image": some_mask(4, 6, 6),
+    "keys of each image": some_mask(4, 1, 6),
+    "one a head": some_mask(4, 3, 6, 6),
+}
+
+
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("need_weights", [False, True])
+def test_equals_torch_multihead_attention(name, need_weights):
+    ours, theirs = pair_of_modules()
+    mask = MASKS[name]
+    x = torch.randn(4, 6, 12, dtype=torch.float64, requires_grad=True)
+    blocked = None
+    if mask is not None:  # True blocks there, and heads lie beside the batch
+        full = mask[:, None] if mask.ndim == 3 else mask
+        blocked = ~full.expand(4, 3, 6, 6).reshape(12, 6, 6)
+    expected, expected_weights = theirs(
+        x, x, x, attn_mask=blocked, average_attn_weights=False
+    )
+    output, weights = ours(x, mask, need_weights=need_weights)
+    close(output, expected)
+    if need_weights:
+        close(weights, expected_weights)
+    else:
+        assert weights is None
+    direction = torch.randn_like(x)
+    close(
+        torch.autograd.grad(output, x, direction),
+        torch.autograd.grad(expected, x, direction),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", MASKS)
+def test_both_kernels_agree(monkeypatch, name, dtype):
+    ours = pair_of_modules()[0].to(dtype)
+    x = torch.randn(4, 6, 12, dtype=dtype)
+    outputs = []
+    for explicit in (True, False):
+        monkeypatch.setattr(attention, "explicit_is_faster", lambda q, e=explicit: e)
+        outputs.append(ours(x, MASKS[name])[0])
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
+    close(*outputs, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_an_image_without_visible_keys_gets_the_bias_not_nan(monkeypatch, explicit):
+    monkeypatch.setattr(attention, "explicit_is_faster", lambda q: explicit)
+    ours, _ = pair_of_modules()
+    mask = torch.ones(4, 1, 6, dtype=torch.bool)
+    mask[2] = False
+    output, _ = ours(torch.randn(4, 6, 12, dtype=torch.float64), mask)
+    close(output[2], ours.proj.bias.expand(6, 12))
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_wrong_masks_are_refused_by_every_path(monkeypatch, explicit, need_weights):
+    monkeypatch.setattr(attention, "explicit_is_faster", lambda q: explicit)
+    ours, _ = pair_of_modules()
+    x = torch.randn(4, 6, 12, dtype=torch.float64)
+    wrong = [torch.ones(6, 5, dtype=torch.bool), torch.ones(3, 6, 6, dtype=torch.bool)]
+    for mask in wrong:
+        with pytest.raises(ValueError, match="does not broadcast"):
+            ours(x, mask, need_weights=need_weights)
+    with pytest.raises(ValueError, match=r"expected torch\.bool"):
+        ours(x, torch.ones(6, 6), need_weights=need_weights)
+
+
+def test_a_width_that_heads_do_not_divide_is_refused():
+    with pytest.raises(ValueError, match="embed_dim 10 is not divisible by num_heads 3"):
+        MultiHeadAttention(embed_dim=10, num_heads=3)
+
+
+def test_dropout_comes_after_the_projection_and_spares_the_weights():
+    torch.manual_seed(0)
+    layer = MultiHeadAttention(embed_dim=12, num_heads=3, dropout=0.5).train()
+    output, weights = layer(torch.randn(50, 6, 12), need_weights=True)
+    close(weights.sum(-1), torch.ones(50, 3, 6))
+    assert 0.4 < (output == 0).float().mean() < 0.6
+
+
+def test_without_weights_no_map_is_kept_for_the_backward_pass(monkeypatch):
+    """In fp32 the fused kernel saves no tensor of N x N entries."""
+    layer = MultiHeadAttention(embed_dim=8, num_heads=2)
+    x = torch.randn(2, 100, 8)
+    saved = []
+
+    def pack(tensor):
+        saved.append(tensor.shape[-2:])
+        return tensor
+
+    for need_weights in (True, False):
+        saved.clear()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
+            layer(x, need_weights=need_weights)
+        assert ((100, 100) in saved) == need_weights
+
+
+def test_explicit_is_faster_is_for_cpus_only():
+    q = torch.empty(1, 1, 17, 8)
+    assert attention.explicit_is_faster(q)
+    assert attention.explicit_is_faster(q.bfloat16())
+    assert not attention.explicit_is_faster(q.to("meta"))
+    assert not attention.explicit_is_faster(torch.empty(1, 1, 197, 8))
+    with torch.no_grad():
+        assert not attention.explicit_is_faster(q)
+
+
+def test_heads_do_not_mix():
+    """Head i reads and writes its own slice of the width, and no other."""
+    layer = MultiHeadAttention(embed_dim=6, num_heads=3).double()
+    nn.init.eye_(layer.proj.weight)
+    nn.init.zeros_(layer.proj.bias)
+    x = torch.randn(1, 4, 6, dtype=torch.float64)
+    before = layer(x)[0]
+    with torch.no_grad():  # rows 2 and 3 of q, k and v belong to head 1
+        for part, row in itertools.product(range(3), (2, 3)):
+            layer.qkv.weight[6 * part + row] *= 2
+    changed = (layer(x)[0] != before).any(dim=1)[0]
+    assert changed.tolist() == [False, False, True, True, False, False]

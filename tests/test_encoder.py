@@ -1,0 +1,103 @@
+"""Block and Encoder equal PyTorch's and timm's."""
+
+import pytest
+import torch
+from timm.models.vision_transformer import Block as TimmBlock
+from torch import nn
+
+from vitutils.encoder import Block, Encoder
+
+SIZES = {"embed_dim": 12, "num_heads": 3, "mlp_dim": 20}
+close = torch.testing.assert_close
+
+
+def randomize(module):
+    """Give every parameter, norms and biases too, a value of its own."""
+    torch.manual_seed(0)
+    for parameter in module.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return module.double().eval()
+
+
+def torch_layer(block):
+    layer = nn.TransformerEncoderLayer(
+        12, 3, 20, dropout=0, activation="gelu", layer_norm_eps=1e-6,
+        batch_first=True, norm_first=True,
+    ).double().eval()  # fmt: skip
+    names = {
+        "self_attn.in_proj_": "attn.qkv.",
+        "self_attn.out_proj.": "attn.proj.",
+        "linear1.": "mlp.fc1.",
+        "linear2.": "mlp.fc2.",
+        "norm1.": "norm1.",
+        "norm2.": "norm2.",
+    }
+    state = block.state_dict()
+    layer.load_state_dict(
+        {
+            theirs + kind: state[ours + kind]
+            for theirs, ours in names.items()
+            for kind in ("weight", "bias")
+        }
+    )
+    return layer
+
+
+@pytest.fixture
+def x():
+    torch.manual_seed(1)
+    return torch.randn(2, 5, 12, dtype=torch.float64, requires_grad=True)
+
+
+def test_block_equals_torch_and_timm(x):
+    block = randomize(Block(**SIZES))
+    timm = TimmBlock(12, 3, mlp_ratio=20 / 12, qkv_bias=True)
+    timm.norm1.eps = timm.norm2.eps = 1e-6
+    timm.load_state_dict(block.state_dict())  # the very same names
+    output, weights = block(x)
+    assert weights is None
+    close(output, torch_layer(block)(x))
+    close(output, timm.double().eval()(x))
+    close(block(x, need_weights=True)[0], output)
+
+
+def test_encoder_equals_torch(x):
+    encoder = randomize(Encoder(depth=3, **SIZES))
+    layers = [torch_layer(block) for block in encoder.blocks]
+    expected = x
+    for layer in layers:
+        expected = layer(expected)
+    expected = encoder.norm(expected)
+    output, weights = encoder(x)
+    assert weights == []
+    close(output, expected)
+
+
+def test_encoder_returns_the_weights_of_each_block(x):
+    encoder = randomize(Encoder(depth=3, **SIZES))
+    output, weights = encoder(x, need_weights=True)
+    close(output, encoder(x)[0])
+    assert [w.shape for w in weights] == 3 * [(2, 3, 5, 5)]
+    hidden = x
+    for block, have in zip(encoder.blocks, weights, strict=True):
+        want = block.attn(block.norm1(hidden), need_weights=True)[1]
+        close(have, want)
+        hidden = block(hidden)[0]
+
+
+def test_blocks_share_no_weights_and_start_apart():
+    encoder = Encoder(depth=3, **SIZES)
+    first, second = encoder.blocks[0], encoder.blocks[1]
+    assert first.mlp.fc1.weight.data_ptr() != second.mlp.fc1.weight.data_ptr()
+    assert not torch.equal(first.mlp.fc1.weight, second.mlp.fc1.weight)
+
+
+def test_norms_use_the_papers_epsilon():
+    norms = [m for m in Encoder(depth=1, **SIZES).modules() if type(m) is nn.LayerNorm]
+    assert [norm.eps for norm in norms] == [1e-6] * 3
+
+
+def test_dropout_reaches_both_branches():
+    block = Block(**SIZES, dropout=0.9).train()
+    drops = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
+    assert drops == [0.9, 0.9]

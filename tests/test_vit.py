@@ -1,0 +1,133 @@
+"""The whole ViT: published sizes, and equal to torchvision's and timm's."""
+
+import json
+
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision.models import VisionTransformer as TorchvisionViT
+
+from vitutils.vit import VisionTransformer
+
+SIZES = {
+    "image_size": 32, "patch_size": 8, "num_classes": 7,
+    "embed_dim": 24, "depth": 3, "num_heads": 3, "mlp_dim": 40,
+}  # fmt: skip
+TORCHVISION = {
+    "embeddings.class_token": "class_token",
+    "embeddings.pos_embed": "encoder.pos_embedding",
+    "embeddings.proj.": "conv_proj.",
+    "encoder.norm.": "encoder.ln.",
+    "encoder.blocks.": "encoder.layers.encoder_layer_",
+    ".norm1.": ".ln_1.",
+    ".norm2.": ".ln_2.",
+    ".attn.qkv.": ".self_attention.in_proj_",
+    ".attn.proj.": ".self_attention.out_proj.",
+    ".mlp.fc1.": ".mlp.0.",
+    ".mlp.fc2.": ".mlp.3.",
+    "head.": "heads.head.",
+}
+TIMM = {
+    "embeddings.class_token": "cls_token",
+    "embeddings.pos_embed": "pos_embed",
+    "embeddings.proj.": "patch_embed.proj.",
+    "encoder.": "",
+}
+
+
+def rename(state, names):
+    renamed = {}
+    for key, value in state.items():
+        for ours, theirs in names.items():
+            key = key.replace(ours, theirs)
+        renamed[key] = value
+    return renamed
+
+
+@pytest.fixture
+def vit():
+    torch.manual_seed(0)
+    model = VisionTransformer(**SIZES).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+@pytest.fixture
+def images():
+    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+def test_logits_equal_torchvision(vit, images):
+    theirs = TorchvisionViT(
+        image_size=32, patch_size=8, num_layers=3, num_heads=3,
+        hidden_dim=24, mlp_dim=40, num_classes=7,
+    ).eval()  # fmt: skip
+    theirs.load_state_dict(rename(vit.state_dict(), TORCHVISION))
+    torch.testing.assert_close(vit(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+def test_logits_equal_timm(vit, images):
+    theirs = timm.models.VisionTransformer(
+        img_size=32, patch_size=8, num_classes=7,
+        embed_dim=24, depth=3, num_heads=3, mlp_ratio=40 / 24,
+    ).eval()  # fmt: skip
+    theirs.load_state_dict(rename(vit.state_dict(), TIMM))
+    torch.testing.assert_close(vit(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [("tiny", 5_717_416), ("small", 22_050_664), ("base", 86_567_656)],
+)
+def test_parameter_counts_equal_the_published_ones(size, count):
+    with torch.device("meta"):
+        model = getattr(VisionTransformer, size)()
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+def test_weights_are_returned_when_asked_for_and_change_no_logit(vit, images):
+    logits, weights = vit(images, need_weights=True)
+    torch.testing.assert_close(logits, vit(images), atol=1e-5, rtol=1e-5)
+    assert [w.shape for w in weights] == 3 * [(4, 3, 17, 17)]
+
+
+def test_rectangular_images_and_other_channel_counts():
+    model = VisionTransformer(
+        **SIZES | {"image_size": (16, 24), "patch_size": (8, 4), "in_channels": 5}
+    )
+    assert model(torch.zeros(2, 5, 16, 24)).shape == (2, 7)
+
+
+def test_the_config_rebuilds_the_model_and_survives_json(vit, images):
+    again = VisionTransformer(**json.loads(json.dumps(vit.config)))
+    again.load_state_dict(vit.state_dict())
+    assert torch.equal(again.eval()(images), vit(images))
+
+
+def test_the_config_names_every_argument():
+    arguments = VisionTransformer.__init__.__kwdefaults__
+    assert VisionTransformer(**SIZES).config == arguments | SIZES
+
+
+def test_a_new_model_is_nearly_indifferent(images):
+    """Small head, zero bias: the first loss is close to log(num_classes)."""
+    torch.manual_seed(0)
+    logits = VisionTransformer(**SIZES)(images)
+    assert logits.abs().max() < 0.5
+    assert logits.std() > 1e-3
+
+
+def test_every_parameter_gets_a_gradient(images):
+    model = VisionTransformer(**SIZES)
+    model(images).square().sum().backward()
+    silent = [n for n, p in model.named_parameters() if not p.grad.abs().sum() > 0]
+    assert silent == []
+
+
+def test_wrong_sizes_name_the_values():
+    with pytest.raises(ValueError, match="embed_dim 24 is not divisible by num_heads 5"):
+        VisionTransformer(**SIZES | {"num_heads": 5})
+    with pytest.raises(ValueError, match="image_size 30x30"):
+        VisionTransformer(**SIZES | {"image_size": 30})

@@ -1,0 +1,1 @@
+"""The parts of *Vision Transformers, Piece by Piece*, one module a piece."""

@@ -1,0 +1,120 @@
+"""Scaled dot-product attention and multi-head attention."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class ScaledDotProductAttention(nn.Module):
+    """Give each query the mean of the values, weighted by how well keys match.
+
+    Args (of forward):
+        q: queries, (..., N_q, d_k).
+        k: keys, (..., N_k, d_k).
+        v: values, (..., N_k, d_v).
+        mask: bool, broadcastable to (..., N_q, N_k); True lets a query see a
+            key. A query that sees no key gets zeros.
+
+    Returns:
+        The output (..., N_q, d_v) and the weights (..., N_q, N_k).
+
+    Raises:
+        ValueError: the mask is not bool or does not fit the weights' shape.
+
+    Source: Vaswani et al. (2017), section 3.2.1, equation 1.
+    """
+
+    def forward(self, q, k, v, mask=None):
+        q = q / math.sqrt(q.shape[-1])        # N_q * d_k divisions, not N_q * N_k
+        logits = q @ k.transpose(-2, -1)                      # (..., N_q, N_k)
+        if mask is None:
+            weights = logits.softmax(dim=-1)
+        else:
+            check_mask(mask, logits.shape)
+            lowest = torch.finfo(logits.dtype).min  # -inf would make NaN of an
+            weights = logits.masked_fill(~mask, lowest).softmax(dim=-1)  # empty row
+            weights = weights.masked_fill(~mask, 0.0)
+        return weights @ v, weights
+
+
+def check_mask(mask, shape):
+    """Raise a ValueError unless ``mask`` is bool and broadcasts to ``shape``."""
+    if mask.dtype != torch.bool:
+        raise ValueError(
+            f"mask has dtype {mask.dtype}, expected torch.bool: "
+            "True where a query may see a key"
+        )
+    try:
+        fits = torch.broadcast_shapes(mask.shape, shape) == tuple(shape)
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"mask of shape {tuple(mask.shape)} does not broadcast to "
+            f"the attention weights' shape {tuple(shape)}"
+        )
+
+
+class MultiHeadAttention(nn.Module):
+    """Let tokens attend to each other in several subspaces (heads) at once.
+
+    Args:
+        embed_dim: width D of a token.
+        num_heads: number of heads h; each works on D / h features.
+        dropout: probability of dropping a feature after the projection.
+
+    Raises:
+        ValueError: ``embed_dim`` is not divisible by ``num_heads``.
+
+    Source: Vaswani et al. (2017), section 3.2.2.
+    """
+
+    def __init__(self, *, embed_dim, num_heads, dropout=0.0):
+        super().__init__()
+        if embed_dim % num_heads:
+            raise ValueError(
+                f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}"
+            )
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # q, k and v in one product
+        self.attention = ScaledDotProductAttention()
+        self.proj = nn.Linear(embed_dim, embed_dim)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x, mask=None, need_weights=False):
+        """Attend from every token to every token.
+
+        Args:
+            x: tokens, (B, N, D).
+            mask: bool, (N, N) for all images, (B, N, N) for one each, or
+                (B, h, N, N); True lets a query (row) see a key (column).
+            need_weights: whether to return the attention weights too.
+
+        Returns:
+            The output (B, N, D), and the weights (B, h, N, N) or None.
+        """
+        B, N, D = x.shape
+        qkv = self.qkv(x).view(B, N, 3, self.num_heads, -1)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)                 # each (B, h, N, D/h)
+        if mask is not None and mask.ndim == 3:
+            mask = mask[:, None]               # the head axis: a mask an image
+        if need_weights or explicit_is_faster(q):
+            out, weights = self.attention(q, k, v, mask)
+        else:
+            if mask is not None:
+                check_mask(mask, (B, self.num_heads, N, N))
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        out = out.transpose(1, 2).reshape(B, N, D)        # heads side by side
+        return self.dropout(self.proj(out)), weights if need_weights else None
+
+
+def explicit_is_faster(q):
+    """Tell whether the explicit product beats torch's fused kernel for ``q``.
+
+    On a CPU it does in bfloat16 (2 to 6 times in training) and, while gradients
+    are recorded, for short sequences; ``benchmarks/throughput.py`` measures it.
+    """
+    short = torch.is_grad_enabled() and q.shape[-2] <= 32
+    return q.device.type == "cpu" and (q.dtype == torch.bfloat16 or short)

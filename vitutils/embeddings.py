@@ -1,0 +1,62 @@
+"""From an image to tokens: patches, class token, positions."""
+
+import torch
+from torch import nn
+
+
+class Embeddings(nn.Module):
+    """Cut an image into patches and make each a token that knows its place.
+
+    Args:
+        image_size: image side in pixels, or (height, width).
+        patch_size: patch side P in pixels, or (height, width).
+        in_channels: number of image channels C.
+        embed_dim: width D of a token.
+        dropout: probability of dropping a feature of the embedded tokens.
+
+    Raises:
+        ValueError: the image is not divisible by the patch; in ``forward``, the
+            image has another shape than the model was built for.
+
+    Source: Dosovitskiy et al. (2021), section 3.1, equation 1.
+    """
+
+    def __init__(
+        self, *, image_size, patch_size, in_channels, embed_dim, dropout=0.0
+    ):
+        super().__init__()
+        height, width = pair(image_size)
+        patch_height, patch_width = pair(patch_size)
+        if height % patch_height or width % patch_width:
+            raise ValueError(
+                f"image_size {height}x{width} is not divisible by "
+                f"patch_size {patch_height}x{patch_width}"
+            )
+        self.image_shape = (in_channels, height, width)
+        self.grid = (height // patch_height, width // patch_width)
+        self.num_patches = self.grid[0] * self.grid[1]
+        patch = (patch_height, patch_width)
+        self.proj = nn.Conv2d(in_channels, embed_dim, patch, stride=patch)
+        self.class_token = nn.Parameter(torch.empty(1, 1, embed_dim))
+        self.pos_embed = nn.Parameter(
+            torch.empty(1, self.num_patches + 1, embed_dim)
+        )
+        self.dropout = nn.Dropout(dropout)
+        nn.init.trunc_normal_(self.class_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+
+    def forward(self, images):                                # (B, C, H, W)
+        if images.shape[1:] != self.image_shape:
+            raise ValueError(
+                f"images of shape {tuple(images.shape)} do not fit a model built "
+                f"for (B, {', '.join(map(str, self.image_shape))})"
+            )
+        patches = self.proj(images).flatten(2).transpose(1, 2)    # (B, N, D)
+        class_token = self.class_token.expand(len(images), -1, -1)
+        tokens = torch.cat((class_token, patches), dim=1)         # (B, N+1, D)
+        return self.dropout(tokens + self.pos_embed)
+
+
+def pair(size):
+    """Return ``size`` as (height, width): an int stands for a square."""
+    return (size, size) if isinstance(size, int) else tuple(size)

@@ -1,0 +1,68 @@
+"""The Transformer block and the encoder, a stack of blocks."""
+
+from torch import nn
+
+from vitutils.attention import MultiHeadAttention
+from vitutils.mlp import MLP
+
+
+class Block(nn.Module):
+    """Pre-norm Transformer block: attention mixes tokens, the MLP works on each.
+
+    Args:
+        embed_dim: width D of a token.
+        num_heads: number of attention heads h.
+        mlp_dim: width of the MLP's hidden layer.
+        dropout: probability of dropping a feature after each linear layer
+            but the one that makes queries, keys and values.
+
+    Source: Dosovitskiy et al. (2021), section 3.1, equations 2 and 3.
+    """
+
+    def __init__(self, *, embed_dim, num_heads, mlp_dim, dropout=0.0):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.attn = MultiHeadAttention(
+            embed_dim=embed_dim, num_heads=num_heads, dropout=dropout
+        )
+        self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
+        self.mlp = MLP(embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout)
+
+    def forward(self, x, need_weights=False):                    # (B, N, D)
+        attended, weights = self.attn(self.norm1(x), need_weights=need_weights)
+        x = x + attended
+        x = x + self.mlp(self.norm2(x))
+        return x, weights                      # (B, N, D), (B, h, N, N) or None
+
+
+class Encoder(nn.Module):
+    """A stack of blocks, closed by a LayerNorm.
+
+    Args:
+        depth: number of blocks L.
+        embed_dim, num_heads, mlp_dim, dropout: as in ``Block``.
+
+    Source: Dosovitskiy et al. (2021), section 3.1, equations 2 to 4.
+    """
+
+    def __init__(self, *, depth, embed_dim, num_heads, mlp_dim, dropout=0.0):
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            Block(
+                embed_dim=embed_dim,
+                num_heads=num_heads,
+                mlp_dim=mlp_dim,
+                dropout=dropout,
+            )
+            for _ in range(depth)
+        )
+        self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
+
+    def forward(self, x, need_weights=False):                    # (B, N, D)
+        """Return the encoded tokens and each block's weights (none: [])."""
+        weights = []
+        for block in self.blocks:
+            x, block_weights = block(x, need_weights=need_weights)
+            if need_weights:
+                weights.append(block_weights)                    # (B, h, N, N)
+        return self.norm(x), weights

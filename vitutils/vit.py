@@ -1,0 +1,131 @@
+"""The Vision Transformer, and the paper's sizes of it."""
+
+from torch import nn
+
+from vitutils.attention import MultiHeadAttention
+from vitutils.embeddings import Embeddings
+from vitutils.encoder import Encoder
+
+
+class VisionTransformer(nn.Module):
+    """Classify an image: patches to tokens, an encoder, a head on the class token.
+
+    Args:
+        image_size: image side in pixels, or (height, width).
+        patch_size: patch side in pixels, or (height, width).
+        in_channels: number of image channels C.
+        num_classes: number of classes to tell apart.
+        embed_dim: width D of a token.
+        depth: number of blocks L.
+        num_heads: number of attention heads h.
+        mlp_dim: width of the MLP's hidden layer.
+        dropout: probability of dropping a feature after the embeddings and
+            after each linear layer but the one for q, k and v.
+
+    Raises:
+        ValueError: sizes that do not divide each other, or images of another
+            shape than (B, C, height, width).
+
+    Source: Dosovitskiy et al. (2021), section 3.1, equations 1 to 4.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_size=224,
+        patch_size=16,
+        in_channels=3,
+        num_classes=1000,
+        embed_dim=768,
+        depth=12,
+        num_heads=12,
+        mlp_dim=3072,
+        dropout=0.0,
+    ):
+        super().__init__()
+        self.config = {
+            "image_size": image_size,
+            "patch_size": patch_size,
+            "in_channels": in_channels,
+            "num_classes": num_classes,
+            "embed_dim": embed_dim,
+            "depth": depth,
+            "num_heads": num_heads,
+            "mlp_dim": mlp_dim,
+            "dropout": dropout,
+        }
+        self.embeddings = Embeddings(
+            image_size=image_size,
+            patch_size=patch_size,
+            in_channels=in_channels,
+            embed_dim=embed_dim,
+            dropout=dropout,
+        )
+        self.encoder = Encoder(
+            depth=depth,
+            embed_dim=embed_dim,
+            num_heads=num_heads,
+            mlp_dim=mlp_dim,
+            dropout=dropout,
+        )
+        self.head = nn.Linear(embed_dim, num_classes)
+        self.encoder.apply(init_linear)
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images, need_weights=False):            # (B, C, H, W)
+        """Return the logits, or (logits, weights) with ``need_weights``.
+
+        Args:
+            images: normalised images, (B, C, height, width).
+            need_weights: whether to return the attention weights too.
+
+        Returns:
+            The logits (B, num_classes); the weights are one (B, h, N+1, N+1)
+            a block.
+        """
+        tokens = self.embeddings(images)                         # (B, N+1, D)
+        tokens, weights = self.encoder(tokens, need_weights=need_weights)
+        logits = self.head(tokens[:, 0])                      # the class token
+        return (logits, weights) if need_weights else logits
+
+    @classmethod
+    def tiny(cls, *, image_size=224, in_channels=3, num_classes=1000):
+        """ViT-Ti/16: width 192, 3 heads (Touvron et al. 2021, table 1)."""
+        return cls(
+            image_size=image_size,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            embed_dim=192,
+            num_heads=3,
+            mlp_dim=768,
+        )
+
+    @classmethod
+    def small(cls, *, image_size=224, in_channels=3, num_classes=1000):
+        """ViT-S/16: width 384, 6 heads (Touvron et al. 2021, table 1)."""
+        return cls(
+            image_size=image_size,
+            in_channels=in_channels,
+            num_classes=num_classes,
+            embed_dim=384,
+            num_heads=6,
+            mlp_dim=1536,
+        )
+
+    @classmethod
+    def base(cls, *, image_size=224, in_channels=3, num_classes=1000):
+        """ViT-B/16: width 768, 12 heads (Dosovitskiy et al. 2021, table 1)."""
+        return cls(
+            image_size=image_size, in_channels=in_channels, num_classes=num_classes
+        )
+
+
+def init_linear(module):
+    """Start linear layers as the ViT authors do: Xavier weights, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        nn.init.zeros_(module.bias)
+    if isinstance(module, MultiHeadAttention):     # q, k and v are three layers
+        for weight in module.qkv.weight.chunk(3):
+            nn.init.xavier_uniform_(weight)
