@@ -1,0 +1,95 @@
+"""Files are whole or absent, and load back without pickle."""
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from vitutils import checkpoint
+from vitutils.checkpoint import load_model, load_state, save_model, save_state
+from vitutils.vit import VisionTransformer
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return VisionTransformer(
+        image_size=8, patch_size=4, in_channels=1, num_classes=2,
+        embed_dim=16, depth=1, num_heads=2, mlp_dim=32,
+    )  # fmt: skip
+
+
+def test_a_model_comes_back_the_same(model, tmp_path):
+    path = tmp_path / "new" / "model.safetensors"
+    save_model(model, path)
+    again = load_model(path)
+    assert type(again) is VisionTransformer
+    assert not again.training
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(again(images), model.eval()(images))
+    assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
+
+
+def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    before = path.read_bytes()
+
+    def fail(tensors, part, metadata):
+        part.write_bytes(b"half of it")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match="no space"):
+        save_model(model, path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no file .*gone\.safetensors"):
+        load_model(tmp_path / "gone.safetensors")
+
+
+@pytest.mark.parametrize("keep", [0, 5, 500, -10])
+def test_a_truncated_file_says_so(model, tmp_path, keep):
+    path = tmp_path / "model.safetensors"
+    save_model(model, path)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="not a whole safetensors file"):
+        load_model(path)
+
+
+def test_weights_of_a_foreign_model_are_not_guessed(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(nn.Linear(2, 2), path)
+    with pytest.raises(ValueError, match="does not name a model of vitutils"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("name", ["os.system", "vitutilsx.Model", "subprocess.run"])
+def test_a_file_cannot_make_us_import_other_code(tmp_path, name):
+    path = tmp_path / "model.safetensors"
+    save_file({}, path, {"class": name, "config": "{}"})
+    with pytest.raises(ValueError, match="does not name a model of vitutils"):
+        load_model(path)
+
+
+def test_only_modules_are_built_from_a_file(tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_file({}, path, {"class": "vitutils.checkpoint.save_state", "config": "{}"})
+    with pytest.raises(ValueError, match="does not name a model of vitutils"):
+        load_model(path)
+
+
+def test_states_refuse_code(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (print, ("run",))
+
+    path = tmp_path / "state.pt"
+    torch.save(Evil(), path)
+    with pytest.raises(ValueError, match="cut short or corrupt"):
+        load_state(path)
+    save_state({"step": 3, "weights": torch.ones(2)}, path)
+    assert load_state(path)["step"] == 3

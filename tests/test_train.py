@@ -1,0 +1,369 @@
+"""fit, evaluate and what they are made of."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from vitutils.checkpoint import load_model
+from vitutils.train import (
+    MixedPrecision,
+    evaluate,
+    fit,
+    parameter_groups,
+    warmup_cosine,
+)
+from vitutils.vit import VisionTransformer
+
+
+class Split:
+    """Images of 8x8 pixels whose brighter half tells their class."""
+
+    def __init__(self, count, seed):
+        generator = torch.Generator().manual_seed(seed)
+        self.labels = torch.randint(2, (count,), generator=generator)
+        self.images = torch.randn(count, 1, 8, 8, generator=generator) * 0.5
+        for image, label in zip(self.images, self.labels, strict=True):
+            image[:, :, 4 * label : 4 * label + 4] += 2
+
+    def __len__(self):
+        return len(self.labels)
+
+    def num_batches(self, batch_size):
+        return math.ceil(len(self) / batch_size)
+
+    def batches(self, batch_size, *, seed=None, epoch=0, start=0, device="cpu"):
+        order = torch.arange(len(self))
+        if seed is not None:
+            generator = torch.Generator().manual_seed(1000 * seed + epoch)
+            order = torch.randperm(len(self), generator=generator)
+        for rows in order.split(batch_size)[start:]:
+            yield self.images[rows].to(device), self.labels[rows].to(device)
+
+
+@pytest.fixture
+def data():
+    return SimpleNamespace(train=Split(100, 0), validation=Split(50, 1))
+
+
+def small_vit(dropout=0.1):
+    torch.manual_seed(0)
+    return VisionTransformer(
+        image_size=8, patch_size=4, in_channels=1, num_classes=2,
+        embed_dim=16, depth=1, num_heads=2, mlp_dim=32, dropout=dropout,
+    )  # fmt: skip
+
+
+def same_weights(a, b):
+    pairs = zip(a.state_dict().values(), b.state_dict().values(), strict=True)
+    return all(torch.equal(x, y) for x, y in pairs)
+
+
+SETTINGS = dict(epochs=4, batch_size=16, lr=1e-2, device="cpu", progress=False)
+
+
+def test_fit_learns_and_tells_each_epoch(data):
+    history = fit(small_vit(), data, **SETTINGS)
+    assert [row["epoch"] for row in history] == [1, 2, 3, 4]
+    assert [row["step"] for row in history] == [7, 14, 21, 28]
+    assert history[-1]["train_loss"] < 0.7 * history[0]["train_loss"]
+    assert history[-1]["val_accuracy"] > 0.9
+    assert history[-1]["lr"] == pytest.approx(0, abs=1e-9)
+
+
+def test_fit_keeps_the_best_by_validation_and_loads_it_without_pickle(data, tmp_path):
+    model = small_vit()
+    history = fit(model, data, folder=tmp_path, **SETTINGS)
+    best = load_model(tmp_path / "best.safetensors")
+    assert best.config == model.config
+    accuracy = evaluate(best, data.validation).accuracy
+    assert accuracy == max(row["val_accuracy"] for row in history)
+
+
+def test_the_best_checkpoint_is_not_overwritten_by_a_worse_epoch(data, tmp_path):
+    model = small_vit()
+    calls = []
+
+    def loss_fn(logits, labels, images):
+        """Learn in the first epoch, unlearn in the second."""
+        calls.append(len(labels))
+        sign = 1 if len(calls) <= 7 else -1
+        return sign * nn.functional.cross_entropy(logits, labels)
+
+    history = fit(
+        model, data, folder=tmp_path, loss_fn=loss_fn, warmup=0.0,
+        **SETTINGS | {"epochs": 2, "lr": 2e-2},
+    )  # fmt: skip
+    assert history[1]["val_accuracy"] < history[0]["val_accuracy"]
+    best = load_model(tmp_path / "best.safetensors")
+    assert evaluate(best, data.validation).accuracy == history[0]["val_accuracy"]
+    assert not same_weights(best, model)
+
+
+@pytest.mark.parametrize("stop_at", [3, 7, 10, 27])
+def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
+    whole = small_vit()
+    history = fit(whole, data, folder=tmp_path / "whole", **SETTINGS)
+
+    steps = []
+
+    def interrupt(logits, labels, images):
+        steps.append(1)
+        if len(steps) == stop_at:
+            os.kill(os.getpid(), signal.SIGINT)
+        return nn.functional.cross_entropy(logits, labels)
+
+    folder = tmp_path / "cut"
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {stop_at}"):
+        fit(small_vit(), data, folder=folder, loss_fn=interrupt, **SETTINGS)
+    load_model(folder / "best.safetensors")  # usable, however early it stopped
+
+    resumed = VisionTransformer(**whole.config)  # other weights: the file's count
+    again = fit(resumed, data, folder=folder, resume=True, **SETTINGS)
+    assert same_weights(whole, resumed)
+    for row in (*history, *again):
+        row.pop("seconds")
+    assert again == history
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
+    """A real process, killed without warning in its third epoch."""
+    script = f"""
+import sys, os
+sys.path[:0] = [{os.path.dirname(__file__)!r}]
+from test_train import SETTINGS, Split, SimpleNamespace, fit, nn, small_vit
+data = SimpleNamespace(train=Split(100, 0), validation=Split(50, 1))
+count = 0
+def loss_fn(logits, labels, images):
+    global count
+    count += 1
+    if count == 17:
+        os.kill(os.getpid(), 9)
+    return nn.functional.cross_entropy(logits, labels)
+fit(small_vit(), data, folder=sys.argv[1], loss_fn=loss_fn, **SETTINGS)
+"""
+    folder = tmp_path / "killed"
+    done = subprocess.run([sys.executable, "-c", script, str(folder)], timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert not list(folder.glob(".*.part"))
+    data = SimpleNamespace(train=Split(100, 0), validation=Split(50, 1))
+    resumed, whole = small_vit(), small_vit()
+    fit(resumed, data, folder=folder, resume=True, **SETTINGS)
+    fit(whole, data, **SETTINGS)
+    assert same_weights(whole, resumed)
+
+
+def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data, tmp_path):
+    fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    with pytest.raises(FileExistsError, match="resume=True"):
+        fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    with pytest.raises(ValueError, match=r"has lr 0\.01, not 0\.02"):
+        fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS | {"lr": 0.02})
+
+
+def test_a_corrupt_state_says_so(data, tmp_path):
+    fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    last = tmp_path / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"last\.pt is cut short or corrupt"):
+        fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data, tmp_path):
+    model = small_vit()
+    steps = []
+
+    def loss_fn(logits, labels, images):
+        steps.append(1)
+        loss = nn.functional.cross_entropy(logits, labels)
+        return loss * float("nan") if len(steps) == 9 else loss
+
+    with pytest.raises(FloatingPointError, match=r"nan at step 9 \(epoch 2\)"):
+        fit(model, data, loss_fn=loss_fn, folder=tmp_path, **SETTINGS)
+    assert all(p.isfinite().all() for p in model.parameters())
+    assert load_model(tmp_path / "best.safetensors")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0}, {"batch_size": -1}, {"lr": 0.0}, {"warmup": 1.0},
+        {"label_smoothing": 1.5}, {"clip_norm": 0},
+    ],
+)  # fmt: skip
+def test_settings_out_of_range_name_the_value(data, wrong):
+    ((name, value),) = wrong.items()
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        fit(small_vit(), data, **SETTINGS | wrong)
+
+
+def test_unknown_precision_is_named(data):
+    with pytest.raises(ValueError, match="precision is 'fp8'"):
+        fit(small_vit(), data, precision="fp8", **SETTINGS)
+
+
+def test_fit_runs_in_another_thread(data):
+    """Signal handlers belong to the main thread; training does not need them."""
+    histories = []
+    thread = threading.Thread(
+        target=lambda: histories.append(fit(small_vit(), data, **SETTINGS))
+    )
+    thread.start()
+    thread.join(60)
+    assert len(histories) == 1
+
+
+def test_bf16_trains_and_keeps_fp32_weights(data):
+    model = small_vit()
+    history = fit(model, data, precision="bf16", **SETTINGS)
+    assert history[-1]["val_accuracy"] > 0.9
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    with MixedPrecision("bf16", torch.device("cpu")).autocast():
+        assert model(data.train.images[:2]).dtype == torch.bfloat16
+
+
+def test_auto_precision_is_fp32_on_a_cpu():
+    assert MixedPrecision("auto", torch.device("cpu")).dtype is None
+
+
+def test_fit_is_blind_to_what_the_model_returns(data):
+    """A model with a pair of outputs needs a loss, not another loop."""
+
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.vit = small_vit()
+
+        def forward(self, images):
+            logits = self.vit(images)
+            return (logits, logits) if self.training else logits
+
+    def loss_fn(outputs, labels, images):
+        assert images.shape[1:] == (1, 8, 8)
+        return sum(nn.functional.cross_entropy(x, labels) for x in outputs) / 2
+
+    history = fit(Pair(), data, loss_fn=loss_fn, **SETTINGS)
+    assert history[-1]["val_accuracy"] > 0.9
+
+
+def test_label_smoothing_is_in_the_loss(data):
+    plain = fit(small_vit(), data, **SETTINGS)
+    smooth = fit(small_vit(), data, label_smoothing=0.2, **SETTINGS)
+    assert smooth[-1]["train_loss"] > plain[-1]["train_loss"] + 0.1
+
+
+def test_clipping_bounds_the_step(data):
+    model = small_vit()
+    norms = []
+    amp = MixedPrecision("fp32", torch.device("cpu"))
+
+    class Spy(torch.optim.SGD):
+        def step(self, closure=None):
+            grads = [p.grad for group in self.param_groups for p in group["params"]]
+            norms.append(torch.stack([g.norm() for g in grads]).norm().item())
+            return super().step(closure)
+
+    optimizer = Spy(model.parameters(), lr=0.1)
+    for images, labels in data.train.batches(50):
+        loss = 100 * nn.functional.cross_entropy(model(images), labels)
+        amp.update(loss, optimizer, 1.0)
+    assert norms == pytest.approx([1.0, 1.0], rel=1e-3)
+
+
+def test_weights_decay_but_biases_norms_and_tokens_do_not():
+    model = small_vit()
+    decayed, kept = parameter_groups(model, 0.05)
+    names = {id(p): n for n, p in model.named_parameters()}
+    decayed_names = {names[id(p)] for p in decayed["params"]}
+    kept_names = {names[id(p)] for p in kept["params"]}
+    assert decayed["weight_decay"] == 0.05
+    assert kept["weight_decay"] == 0.0
+    assert decayed_names | kept_names == set(names.values())
+    assert decayed_names == {
+        "embeddings.proj.weight",
+        "encoder.blocks.0.attn.qkv.weight",
+        "encoder.blocks.0.attn.proj.weight",
+        "encoder.blocks.0.mlp.fc1.weight",
+        "encoder.blocks.0.mlp.fc2.weight",
+        "head.weight",
+    }
+
+
+def rates(steps, warmup_steps):
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    scheduler = warmup_cosine(optimizer, steps=steps, warmup_steps=warmup_steps)
+    values = []
+    for _ in range(steps):
+        values.append(scheduler.get_last_lr()[0])
+        optimizer.step()
+        scheduler.step()
+    return [*values, scheduler.get_last_lr()[0]]
+
+
+def test_the_rate_climbs_linearly_then_falls_as_a_cosine_to_zero():
+    values = rates(steps=100, warmup_steps=10)
+    climb = [2 * (1 + 10 * k / 10) / 11 for k in range(10)]
+    cosine = [1 + math.cos(math.pi * k / 90) for k in range(91)]
+    assert values == pytest.approx(climb + cosine, abs=1e-9)
+
+
+def test_without_warmup_the_rate_starts_at_its_peak():
+    assert rates(steps=10, warmup_steps=0)[0] == 2.0
+
+
+def test_warmup_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match="warmup_steps 10"):
+        rates(steps=10, warmup_steps=10)
+
+
+def test_evaluate_counts_each_image_once_and_leaves_the_model_as_it_was(data):
+    model = small_vit().train()
+    result = evaluate(model, data.validation, batch_size=7)  # 50 = 7 * 7 + 1
+    assert model.training
+    model.eval()
+    with torch.no_grad():
+        logits = model(data.validation.images)
+    right = (logits.argmax(1) == data.validation.labels).sum().item()
+    assert result.accuracy == right / 50
+    assert result.logits.shape == (50, 2)
+    torch.testing.assert_close(result.logits, logits)
+    loss = nn.functional.cross_entropy(logits, data.validation.labels).item()
+    assert result.loss == pytest.approx(loss, rel=1e-5)
+
+
+def test_tensorboard_has_loss_rate_and_accuracy(data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    history = fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert set(events.Tags()["scalars"]) == {
+        "train/loss", "train/lr", "validation/loss", "validation/accuracy"
+    }  # fmt: skip
+    assert len(events.Scalars("train/loss")) == 28
+    accuracies = [e.value for e in events.Scalars("validation/accuracy")]
+    assert accuracies == pytest.approx([row["val_accuracy"] for row in history])
+
+
+def test_progress_prints_a_line_an_epoch(data, capsys):
+    fit(small_vit(), data, **SETTINGS | {"progress": True})
+    lines = capsys.readouterr().out.strip().splitlines()
+    assert len(lines) == 4
+    assert "accuracy" in lines[-1]
+
+
+def test_seconds_count_on_over_a_resume(data, tmp_path):
+    fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    before = time.perf_counter()
+    history = fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS)
+    assert len(history) == 4
+    assert time.perf_counter() - before < 10

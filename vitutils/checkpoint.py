@@ -1,0 +1,111 @@
+"""Models and interrupted runs on disk: whole files or none, and no pickle."""
+
+import importlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+
+def save_model(model, path):
+    """Write a model's weights, and how to build it, to a safetensors file.
+
+    Args:
+        model: a module; with a ``config`` dict of its constructor's arguments
+            ``load_model`` can rebuild it.
+        path: the file to write. It is replaced whole or not touched.
+    """
+    metadata = {}
+    if hasattr(model, "config"):
+        cls = type(model)
+        metadata["class"] = f"{cls.__module__}.{cls.__qualname__}"
+        metadata["config"] = json.dumps(model.config)
+    tensors = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    write_atomically(path, lambda part: save_file(tensors, part, metadata))
+
+
+def load_model(path):
+    """Rebuild a model of this package from a file that ``save_model`` wrote.
+
+    Args:
+        path: the safetensors file.
+
+    Returns:
+        The model, on the CPU and in eval mode.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is cut short or corrupt, or does not say which
+            model of vitutils its weights belong to.
+    """
+    path = existing(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        tensors = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole safetensors file ({error}): "
+            "write it again with save_model, or fetch it again"
+        ) from error
+    cls = model_class(metadata.get("class", ""))
+    if cls is None:
+        raise ValueError(
+            f"{path} does not name a model of vitutils (class: "
+            f"{metadata.get('class')!r}): build the model yourself and use "
+            "model.load_state_dict(safetensors.torch.load_file(path))"
+        )
+    model = cls(**json.loads(metadata["config"]))
+    model.load_state_dict(tensors)
+    return model.eval()
+
+
+def model_class(dotted_name):
+    """Return the module class of vitutils with this name, or None."""
+    module, _, name = dotted_name.rpartition(".")
+    if not module.startswith("vitutils."):  # a file shall not choose what we import
+        return None
+    found = getattr(importlib.import_module(module), name, None)
+    return found if isinstance(found, type) and issubclass(found, nn.Module) else None
+
+
+def save_state(state, path):
+    """Write a run's state (a dict of tensors, numbers and strings) whole or not."""
+    write_atomically(path, lambda part: torch.save(state, part))
+
+
+def load_state(path):
+    """Read what ``save_state`` wrote; a corrupt file raises a ValueError."""
+    path = existing(path)
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(
+            f"{path} is cut short or corrupt ({type(error).__name__}): "
+            "delete it and start the run again"
+        ) from error
+
+
+def existing(path):
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    return path
+
+
+def write_atomically(path, write):
+    """Let ``write`` fill a file beside ``path``, then move it there in one step."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        write(part)
+        with open(part, "rb+") as file:
+            os.fsync(file.fileno())  # on disk before it takes the name
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
