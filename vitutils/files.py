@@ -1,0 +1,253 @@
+"""Files of the datasets: fetched whole, checked, and read into uint8 tensors."""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from urllib.request import Request, urlopen
+
+import torch
+from PIL import Image
+from torchvision.datasets import FashionMNIST, ImageFolder
+from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.transforms import v2
+from tqdm import tqdm
+
+TIMEOUT = 30  # seconds without a byte after which a download has failed
+CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
+GREY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
+
+
+def read_fashion_mnist(root):
+    """Read ``root/FashionMNIST/raw`` through torchvision, offline when it is there.
+
+    Returns:
+        Class names, training images and labels, test images and labels.
+    """
+    archives = root / "FashionMNIST" / "raw"
+    remedy = "in a clone of the book, `git checkout data` restores the archives"
+    for name, md5 in FashionMNIST.resources:
+        fetch(FashionMNIST.mirrors[0] + name, archives / name, md5, remedy)
+    # torchvision unpacks beside the archives and later trusts what it finds there:
+    # in a folder of its own, data/ may be read-only and nothing stale is read.
+    with TemporaryDirectory() as folder:
+        raw = Path(folder, "FashionMNIST", "raw")
+        raw.mkdir(parents=True)
+        for name, _ in FashionMNIST.resources:
+            shutil.copyfile(archives / name, raw / name)
+        train = FashionMNIST(folder, train=True, download=True)
+        test = FashionMNIST(folder, train=False, download=True)
+    halves = ((half.data[:, None].clone(), half.targets) for half in (train, test))
+    return train.classes, *halves
+
+
+def read_cifar(kind, root, mirror=None):
+    """Read CIFAR through torchvision, downloading its archive where it is missing.
+
+    Args:
+        kind: torchvision's class, ``CIFAR10`` or ``CIFAR100``.
+        root: folder of the archive and of the files unpacked from it.
+        mirror: URL or path of the archive or of its folder; None for the official
+            host.
+
+    Returns:
+        Class names, training images and labels, test images and labels.
+    """
+    archive = root / kind.filename
+    remedy = (
+        f"to use a copy of {kind.filename}, give its path or URL as mirror= or as "
+        f"VITUTILS_CIFAR_MIRROR, or save it as {archive}"
+    )
+    try:
+        test = kind(root, train=False)  # checks the MD5 of every unpacked file
+    except RuntimeError:
+        fetch(mirror_url(mirror, kind), archive, kind.tgz_md5, remedy)
+        unpack(archive, root)
+        test = kind(root, train=False)
+    train = kind(root, train=True)
+    halves = (
+        (torch.tensor(half.data.transpose(0, 3, 1, 2)), torch.tensor(half.targets))
+        for half in (train, test)
+    )
+    return train.classes, *halves
+
+
+def mirror_url(mirror, kind):
+    """Return the URL of CIFAR's archive at ``mirror``: a file or a folder of files."""
+    if not mirror:
+        return kind.url
+    url = os.fspath(mirror)
+    if "://" not in url:
+        url = Path(url).expanduser().resolve().as_uri()
+    is_archive = url.endswith(".gz") or Path(mirror).expanduser().is_file()
+    return url if is_archive else f"{url.rstrip('/')}/{kind.filename}"
+
+
+def unpack(archive, folder):
+    """Unpack a checked archive, or say what keeps it from being written."""
+    try:
+        extract_archive(archive, folder)
+    except OSError as error:
+        raise RuntimeError(
+            f"cannot unpack {archive} ({error}): give root= a folder with free space "
+            "that you may write to"
+        ) from None
+
+
+def fetch(url, path, md5, remedy):
+    """Make sure that ``path`` is the whole archive, downloading it if it is missing.
+
+    What arrives is written elsewhere and gets its name once its MD5 is right: a
+    file under ``path`` is never half a download.
+
+    Raises:
+        RuntimeError: the file is corrupt, cannot be written or was not sent whole;
+            the message ends with ``remedy``.
+    """
+    if path.exists():
+        if not check_integrity(path, md5):
+            raise RuntimeError(
+                f"{path} is truncated or corrupt (its MD5 is not {md5}): delete it "
+                f"and load again; {remedy}"
+            )
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = TemporaryDirectory(dir=path.parent, prefix=".download-")
+    except OSError as error:
+        raise RuntimeError(
+            f"{path} is missing and cannot be written ({error}): give root= a folder "
+            f"that you may write to; {remedy}"
+        ) from None
+    with folder:
+        part = Path(folder.name, path.name)
+        try:
+            sent = download(url, part)
+        except (OSError, HTTPException) as error:
+            raise RuntimeError(
+                f"{path} is missing and {url} could not be downloaded ({error}): "
+                f"check the network and load again; {remedy}"
+            ) from None
+        if not check_integrity(part, md5):
+            raise RuntimeError(
+                f"{url} sent {sent}, which is not the official archive (MD5 {md5}); "
+                f"nothing was kept: load again; {remedy}"
+            )
+        part.replace(path)
+
+
+def download(url, path):
+    """Write ``url`` to ``path`` under a progress bar; return "m of n bytes"."""
+    request = Request(url, headers={"User-Agent": "vitutils"})
+    with urlopen(request, timeout=TIMEOUT) as source, open(path, "wb") as target:
+        size = int(source.headers.get("Content-Length", 0))
+        style = {"desc": path.name, "unit": "B", "unit_scale": True}
+        with tqdm.wrapattr(target, "write", total=size or None, **style) as output:
+            shutil.copyfileobj(source, output)
+    return f"{path.stat().st_size:,} of {size or 'unknown':,} bytes"
+
+
+def scan_folder(folder):
+    """List the images of ``folder/train``, ``folder/test`` and, if there, ``val``.
+
+    Returns:
+        Class names, and a dict of (paths, labels) for "train", "test" and, where
+        there is ``val`` or ``validation``, "validation".
+
+    Raises:
+        FileNotFoundError: a folder is missing, or a class has no images.
+        ValueError: the parts have different classes.
+    """
+    layout = "expected train/CLASS/* and test/CLASS/*, images in a folder per class"
+    names = {"train": "train", "test": "test"}
+    for name in ("val", "validation"):
+        if (folder / name).is_dir():
+            names["validation"] = name
+    parts = {}
+    for part, name in names.items():
+        if not (folder / name).is_dir():
+            raise FileNotFoundError(f"{folder} has no folder {name}/: {layout}")
+        try:
+            parts[part] = ImageFolder(folder / name)
+        except FileNotFoundError as error:
+            text = str(error).rstrip(".")
+            raise FileNotFoundError(f"{folder / name}: {text}; {layout}") from None
+    classes = parts["train"].classes
+    for part, name in names.items():
+        differing = {*classes} ^ {*parts[part].classes}
+        if differing:
+            raise ValueError(
+                f"{folder}/train and {folder}/{name} have different classes: only one "
+                f"of them has {', '.join(sorted(differing))}"
+            )
+    return classes, {
+        part: ([path for path, _ in images.samples], torch.tensor(images.targets))
+        for part, images in parts.items()
+    }
+
+
+def common_format(paths, image_size=None):
+    """Return channels (1 or 3) and side in pixels of a folder's images.
+
+    There is one channel if all of about 100 images spread over ``paths`` are grey.
+    """
+    headers = [open_image(path) for path in paths[:: len(paths) // 100 + 1]]
+    channels = 1 if all(image.mode in GREY_MODES for image in headers) else 3
+    width, height = headers[0].size
+    if not image_size and width != height:
+        raise ValueError(
+            f"{paths[0]} is {width}x{height}, not square: give image_size to resize "
+            "and crop all images"
+        )
+    return channels, image_size or width
+
+
+def read_images(paths, channels, size, transform=None):
+    """Decode images to uint8 (N, C, size, size), several at a time."""
+
+    def read(path):
+        image = read_image(path, channels, transform)
+        if image.shape[1:] != (size, size):
+            raise ValueError(
+                f"{path} is {image.shape[2]}x{image.shape[1]} and others are "
+                f"{size}x{size}: give image_size to resize and crop all images"
+            )
+        return image
+
+    images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
+    with ThreadPoolExecutor(CORES) as pool:
+        decoded = pool.map(read, paths)
+        for index, image in enumerate(tqdm(decoded, "images", len(paths), delay=1)):
+            images[index] = image
+    return images
+
+
+def read_image(path, channels, transform=None):
+    """Decode an image to uint8 (C, H, W), after a transform of Pillow images.
+
+    Raises:
+        RuntimeError: it does not decode, or not to ``channels`` of 8 bits.
+    """
+    image = open_image(path, decode=True)
+    if image.mode[0] in "IF" or (channels == 1 and image.mode not in GREY_MODES):
+        wanted = "8-bit grey like the others" if channels == 1 else "8 bits a channel"
+        raise RuntimeError(f"{path} has mode {image.mode}: convert it to {wanted}")
+    mode = "L" if channels == 1 else "RGB"
+    if image.mode != mode:
+        image = image.convert(mode)
+    return v2.functional.pil_to_tensor(transform(image) if transform else image)
+
+
+def open_image(path, decode=False):
+    """Open an image with Pillow; its pixels are read if ``decode`` says so."""
+    try:
+        with Image.open(path) as image:
+            if decode:
+                image.load()
+            return image
+    except Exception as error:  # Pillow raises many kinds, SyntaxError among them
+        raise RuntimeError(
+            f"{path} does not decode as an image ({error}): replace or delete it"
+        ) from None

@@ -1,0 +1,234 @@
+"""Splits of a dataset: images in memory or on disk that come in normalised batches."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader
+from torchvision.transforms import v2
+
+from vitutils import files
+
+SEED = 0  # of the images held out for validation and of the order of subset(n)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class Split:
+    """Labelled images in batches: what splits share, wherever the images are.
+
+    ``labels`` is a LongTensor (N,); ``mean`` and ``std`` normalise the channels.
+    """
+
+    labels: torch.Tensor
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __repr__(self):
+        size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
+        return f"<{len(self):,} images of {size}>"
+
+    def num_batches(self, batch_size):
+        """Return the number of batches in one pass over the images."""
+        if batch_size < 1:
+            raise ValueError(f"batch_size {batch_size} is not positive")
+        return -(-len(self) // batch_size)
+
+    def batches(self, batch_size, *, seed=None, epoch=0, start=0, device="cpu"):
+        """Yield every image once, in batches; the last one may be smaller.
+
+        Args:
+            batch_size: number of images B in a batch.
+            seed: None for the images as they are, in order; an int for shuffled
+                and augmented ones. Seed and epoch alone determine the order; with
+                a batch's index they determine its augmentation.
+            epoch: number of the pass; each has another order.
+            start: number of batches to skip without preparing them; the remaining
+                ones do not change.
+            device: where the batches go.
+
+        Returns:
+            An iterator of normalised images, float32 (B, C, H, W), and labels (B,).
+        """
+        total = self.num_batches(batch_size)
+        if not 0 <= start <= total:
+            raise ValueError(f"start {start} is not between 0 and {total} batches")
+        if seed is None:
+            order, keys = torch.arange(len(self)), [None] * total
+        else:
+            order = torch.randperm(len(self), generator=generator(seed, epoch))
+            keys = [(seed, epoch, index) for index in range(total)]
+        return self._normalised(order.split(batch_size)[start:], keys[start:], device)
+
+    def _normalised(self, parts, keys, device):
+        mean = 255 * torch.tensor(self.mean, device=device).view(-1, 1, 1)
+        std = 255 * torch.tensor(self.std, device=device).view(-1, 1, 1)
+        batches = self._pixels(parts, keys, device)
+        for part, pixels in zip(parts, batches, strict=True):
+            images = pixels.to(device).float().sub_(mean).div_(std)
+            yield images, self.labels[part].to(device)
+
+    def subset(self, which):
+        """Return a smaller split: the images at indices, or as many as an int says.
+
+        Those are the first of one fixed shuffled order, so that a larger subset
+        contains a smaller one.
+        """
+        if isinstance(which, int):
+            if not 1 <= which <= len(self):
+                raise ValueError(f"cannot take {which} of {len(self)} images")
+            which = torch.randperm(len(self), generator=generator(SEED))[:which]
+        which = torch.as_tensor(which)
+        is_int = which.dtype in (torch.int64, torch.int32)
+        if not is_int or which.ndim != 1 or not len(which):
+            raise ValueError(
+                f"indices must be one or more ints in a row, not {which!r}"
+            )
+        if which.min() < 0 or which.max() >= len(self):
+            raise ValueError(
+                f"indices from {which.min()} to {which.max()} do not fit "
+                f"{len(self)} images"
+            )
+        return self._take(which)
+
+
+def shift_and_flip(images, generator):
+    """Shift and mirror each image by a draw of its own, to augment small images.
+
+    A shift goes up to an eighth of the height each way and fills with zeros, which
+    are black; half of the images are mirrored, left to right.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        generator: a CPU ``torch.Generator``, so that no draw depends on the device.
+
+    Returns:
+        Augmented images, uint8 (B, C, H, W).
+
+    Source: He et al. (2016), section 4.2, where 32 x 32 pixels are padded by 4.
+    """
+    B, C, H, W = images.shape
+    pad = H // 8
+    top, left = torch.randint(2 * pad + 1, (2, B, 1), generator=generator)
+    mirrored = torch.rand(B, 1, generator=generator) < 0.5
+    across = torch.arange(W)
+    rows = top + torch.arange(H)  # (B, H)
+    columns = left + torch.where(mirrored, across.flip(0), across)  # (B, W)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    # One gather over flattened pixels is several times as fast as slicing each image.
+    pixels = rows[:, :, None] * (W + 2 * pad) + columns[:, None]  # (B, H, W)
+    pixels = pixels.view(B, 1, H * W).expand(B, C, H * W)
+    padded = F.pad(images, (pad, pad, pad, pad)).flatten(2)
+    return padded.gather(2, pixels).view(B, C, H, W)
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class MemorySplit(Split):
+    """Images held in memory, uint8 (N, C, H, W), on the CPU or another device.
+
+    ``augment`` turns a batch of uint8 images, with a CPU generator, into one to
+    train on; None leaves the images as they are.
+    """
+
+    images: torch.Tensor
+    augment: Callable | None = shift_and_flip
+
+    image_size = property(lambda self: self.images.shape[-1])
+    in_channels = property(lambda self: self.images.shape[1])
+
+    def _take(self, which):
+        return replace(self, images=self.images[which], labels=self.labels[which])
+
+    def _pixels(self, parts, keys, device):
+        for part, key in zip(parts, keys, strict=True):
+            pixels = self.images.index_select(0, part.to(self.images.device))
+            pixels = pixels.to(device)
+            if key and self.augment:
+                pixels = self.augment(pixels, generator(*key))
+            yield pixels
+
+    def pixel_statistics(self):
+        """Return mean and standard deviation of each channel, pixels in [0, 1]."""
+        counts = torch.stack(  # of each of the 256 values: exact, and little memory
+            [plane.flatten().bincount(minlength=256) for plane in self.images.unbind(1)]
+        )
+        values = torch.linspace(0, 1, 256, dtype=torch.float64)
+        shares = counts / counts.sum(1, keepdim=True).double()
+        mean = shares @ values
+        std = (shares @ values**2 - mean**2).clamp(min=0).sqrt()
+        # One even grey has no deviation: dividing by a grey level does no harm.
+        return tuple(mean.tolist()), tuple(std.clamp(min=1 / 255).tolist())
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class StreamedSplit(Split):
+    """Images decoded from ``paths`` batch by batch, in several processes.
+
+    ``augment`` turns one decoded Pillow image of any size into one of
+    ``image_size`` to train on, as torchvision's v2 transforms do, with torch's
+    global random numbers; None takes the centre, as outside training.
+    """
+
+    paths: list[str]
+    image_size: int
+    in_channels: int
+    augment: Callable | None
+
+    def _take(self, which):
+        paths = [self.paths[index] for index in which.tolist()]
+        return replace(self, paths=paths, labels=self.labels[which])
+
+    def _pixels(self, parts, keys, device):
+        reader = DataLoader(
+            list(zip(parts, keys, strict=True)),
+            batch_size=None,  # an item is a whole batch, which one worker decodes
+            collate_fn=self._decode,
+            num_workers=min(files.CORES, 8),
+            generator=torch.Generator(),  # the global one stays as it is
+        )
+        for pixels in reader:
+            if isinstance(pixels, Exception):
+                raise pixels
+            yield pixels
+
+    def _decode(self, item):
+        part, key = item
+        transform = centre_crop(self.image_size)
+        if key and self.augment:
+            transform = self.augment
+            torch.default_generator.manual_seed(generator(*key).initial_seed())
+        paths = [self.paths[index] for index in part.tolist()]
+        try:
+            images = [files.read_image(p, self.in_channels, transform) for p in paths]
+        except RuntimeError as error:
+            return error  # raised here, it would arrive with a worker's traceback
+        return torch.stack(images)
+
+    def pixel_statistics(self):
+        """Return mean and standard deviation by channel, of at most 2,000 images."""
+        sample = self.subset(min(len(self), 2000))
+        fit = centre_crop(self.image_size)
+        pixels = files.read_images(sample.paths, self.in_channels, self.image_size, fit)
+        return MemorySplit(labels=sample.labels, images=pixels).pixel_statistics()
+
+
+def crop_and_flip(size):
+    """Return the usual augmentation of photos: a part, resized, and a mirror image.
+
+    Source: Szegedy et al. (2015), section 6.
+    """
+    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
+
+
+def centre_crop(size):
+    """Return the transform that resizes the shorter side and crops the centre."""
+    return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
+
+
+def generator(*key):
+    """Return a CPU generator for a key such as (seed, epoch, batch index)."""
+    return torch.Generator().manual_seed(random.Random(str(key)).getrandbits(63))
