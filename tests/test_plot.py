@@ -1,0 +1,301 @@
+"""The pictures: what is drawn is what was given, in the book's colours."""
+
+from itertools import pairwise
+
+import matplotlib
+import numpy as np
+import pytest
+import torch
+from matplotlib.colors import to_hex
+
+from vitutils import plot
+
+matplotlib.use("agg")
+plt = plot.plt
+
+
+@pytest.fixture(autouse=True)
+def style():
+    """The book's look, set back afterwards, and no figure left open."""
+    with matplotlib.rc_context():
+        plot.use_style()
+        yield
+    plt.close("all")
+
+
+def texts(fig):
+    """All texts on a figure, titles and tick labels too."""
+    fig.draw_without_rendering()
+    return {t.get_text() for t in fig.findobj(matplotlib.text.Text)} - {""}
+
+
+def shown(fig, index=0):
+    """The array behind an image of the figure's first axes that has one."""
+    images = [image for ax in fig.axes for image in ax.images]
+    return np.asarray(images[index].get_array())
+
+
+def test_style_is_the_books_own():
+    defaults = matplotlib.rcParamsDefault
+    assert plt.rcParams["figure.constrained_layout.use"]
+    assert plt.rcParams["axes.prop_cycle"] != defaults["axes.prop_cycle"]
+    assert plt.rcParams["image.cmap"] == "book_sequential"
+    assert plt.figure().get_facecolor() == (1, 1, 1, 1)
+
+
+def test_roles_have_colours_of_their_own():
+    roles = ["query", "key", "value", "class_token", "distill_token", "teacher",
+             "patch", "neutral"]  # fmt: skip
+    assert set(plot.COLORS) == {*roles, "ok", "bad"}
+    assert len({plot.COLORS[role] for role in roles}) == len(roles)
+
+
+@pytest.mark.parametrize("cmap", [plot.SEQUENTIAL, plot.DIVERGING])
+def test_colour_maps_grow_darker_away_from_white(cmap):
+    steps = np.linspace(0 if cmap is plot.SEQUENTIAL else 0.5, 1, 20)
+    for values in (steps, 1 - steps) if cmap is plot.DIVERGING else (steps,):
+        lightness = cmap(values)[:, :3] @ [0.2126, 0.7152, 0.0722]
+        assert lightness[0] > 0.97
+        assert (np.diff(lightness) < 0).all()
+
+
+def test_images_show_the_pixels_given():
+    images = torch.randint(0, 256, (3, 3, 4, 5), dtype=torch.uint8)
+    fig = plot.show_images(images, titles=["a", "b", "c"], colors=["ok", "bad", "red"],
+                           columns=2)  # fmt: skip
+    for i in range(3):
+        expected = images[i].permute(1, 2, 0).numpy() / 255
+        np.testing.assert_allclose(shown(fig, i), expected, atol=1e-6)
+    assert texts(fig) >= {"a", "b", "c"}
+    colors = [to_hex(ax.title.get_color()).upper() for ax in fig.axes[:3]]
+    assert colors == [plot.COLORS["ok"], plot.COLORS["bad"], "#FF0000"]
+    assert len(fig.axes) == 4 and not fig.axes[3].images  # the place left over
+
+
+def test_normalised_images_come_back():
+    images = torch.rand(2, 3, 4, 4)
+    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
+    shape = (1, 3, 1, 1)
+    normal = (images - torch.tensor(mean).view(shape)) / torch.tensor(std).view(shape)
+    fig = plot.show_images(normal, mean=mean, std=std)
+    np.testing.assert_allclose(shown(fig, 1), images[1].permute(1, 2, 0), atol=1e-6)
+
+
+def test_grey_images_are_grey():
+    fig = plot.show_images(torch.tensor([[[[0.0, 0.25], [0.5, 1.0]]]]))
+    np.testing.assert_allclose(shown(fig)[..., 2], [[0, 0.25], [0.5, 1]])
+
+
+def test_curves_are_labelled_at_their_ends_in_their_colour():
+    x = torch.arange(1, 5)
+    lines = {"low": x, "high": 2 * x, "": 3 * x}
+    fig = plot.curves(x, lines, xlabel="a", ylabel="b", title="c", xlog=True,
+                      colors={"low": "bad"})  # fmt: skip
+    ax = fig.axes[0]
+    assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
+    assert {"a", "b", "c", "low", "high"} <= texts(fig)
+    assert not any(text.startswith("_") for text in texts(fig))
+    np.testing.assert_array_equal(ax.lines[1].get_ydata(), [2, 4, 6, 8])
+    labels = {t.get_text(): t for t in ax.texts}
+    assert labels["low"].get_color() == plot.COLORS["bad"]
+    assert labels["high"].get_color() == ax.lines[1].get_color()
+    assert labels["low"].xy[1] < labels["high"].xy[1]
+
+
+def test_labels_of_lines_that_end_together_do_not_touch():
+    fig = plot.curves([1, 2], {n: [0, 1] for n in "abc"}, xlabel="x", ylabel="y")
+    fig.draw_without_rendering()
+    boxes = sorted((t.get_window_extent() for t in fig.axes[0].texts),
+                   key=lambda box: box.y0)  # fmt: skip
+    assert all(a.y1 <= b.y0 for a, b in pairwise(boxes))
+
+
+def test_a_line_that_leaves_the_numbers_is_labelled_where_it_was_last():
+    lines = {"dies": [1.0, 2.0, float("nan")], "lives": [1.0, 2.0, 3.0]}
+    fig = plot.curves([1, 2, 3], lines, xlabel="x", ylabel="y")
+    places = {t.get_text(): t.xy[1] for t in fig.axes[0].texts}
+    assert 0.4 < places["dies"] < 0.6 < places["lives"]
+
+
+def history(epochs):
+    return [
+        {"epoch": e, "step": 10 * e, "lr": 1e-3 / e, "train_loss": 2 / e,
+         "val_loss": 3 / e, "val_accuracy": 1 - 0.5 / e, "seconds": 1.0}
+        for e in range(1, epochs + 1)
+    ]  # fmt: skip
+
+
+def test_training_curves_draw_the_history():
+    fig = plot.training_curves(history(3))
+    loss, accuracy, rate = fig.axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in loss.lines}
+    assert drawn == {"training": [2, 1, 2 / 3], "validation": [3, 1.5, 1]}
+    np.testing.assert_allclose(accuracy.lines[0].get_ydata(), [50, 75, 250 / 3])
+    np.testing.assert_allclose(rate.lines[0].get_ydata(), [1e-3, 5e-4, 1e-3 / 3])
+    assert {ax.get_xlabel() for ax in fig.axes} == {"epoch"}
+    ticks = loss.xaxis.get_major_locator().tick_values(1, 3)
+    assert all(tick == int(tick) for tick in ticks)
+
+
+def test_one_epoch_is_a_point_that_can_be_seen():
+    fig = plot.training_curves(history(1))
+    assert all(line.get_marker() == "o" for ax in fig.axes for line in ax.lines)
+
+
+def test_heatmap_shows_values_numbers_and_labels():
+    matrix = torch.tensor([[0.0, 0.25], [0.5, 1.0], [0.125, 0.75]], requires_grad=True)
+    fig = plot.heatmap(matrix, rows="abc", columns="de", numbers="{:.2f}",
+                       xlabel="key", ylabel="query", title="Weights")  # fmt: skip
+    np.testing.assert_array_equal(shown(fig), matrix.detach())
+    image = fig.axes[0].images[0]
+    assert image.get_clim() == (0, 1) and image.cmap is plot.SEQUENTIAL
+    numbers = {t.get_position(): t.get_text() for t in fig.axes[0].texts}
+    assert numbers[(1, 0)] == "0.25" and numbers[(0, 2)] == "0.12" and len(numbers) == 6
+    assert {"a", "c", "e", "key", "query", "Weights"} <= texts(fig)
+    inks = {t.get_text(): t.get_color() for t in fig.axes[0].texts}
+    assert inks["1.00"] == "white" and inks["0.00"] == plot.INK
+
+
+def test_signed_heatmap_has_zero_in_the_middle():
+    image = plot.heatmap([[-3.0, 1.0]], diverging=True, bar=False).axes[0].images[0]
+    assert image.get_clim() == (-3, 3)
+    assert min(image.to_rgba(0.0)) > 0.99
+    low, high = image.to_rgba(-3.0), image.to_rgba(3.0)
+    assert low[2] > low[0] and high[0] > high[2]  # blue below, orange above
+
+
+def test_figures_are_drawn_on_the_axes_given():
+    fig, axes = plt.subplots(1, 2)
+    assert plot.heatmap(torch.eye(2), ax=axes[0], bar=False) is fig
+    assert plot.curves([1, 2], {"a": [1, 2]}, xlabel="", ylabel="", ax=axes[1]) is fig
+    assert len(plt.get_fignums()) == 1 and axes[0].images and axes[1].lines
+
+
+def test_attention_heads_share_one_scale():
+    weights = torch.stack([torch.eye(4), torch.full((4, 4), 0.25), torch.eye(4) / 2])
+    fig = plot.attention_heads(weights, columns=2)
+    images = [image for ax in fig.axes for image in ax.images]
+    for image, head in zip(images, weights, strict=True):
+        np.testing.assert_array_equal(image.get_array(), head)
+        assert image.get_clim() == (0, 1)
+    assert {"head 1", "head 2", "head 3", "key", "query"} <= texts(fig)
+
+
+@pytest.mark.parametrize("class_tokens", [0, 1])
+def test_position_similarity_is_the_cosine(class_tokens):
+    embed = torch.randn(1, 6 + class_tokens, 5)
+    places = embed[0, class_tokens:]
+    expected = torch.cosine_similarity(places[4], places, dim=-1).view(2, 3)
+    drawn = shown(plot.position_similarity(embed, (2, 3)))
+    assert drawn.shape == (2 * 3 - 1, 3 * 4 - 1)
+    tile = drawn[3:5, 4:7]  # of the position in row 2, column 2
+    np.testing.assert_allclose(tile, expected, atol=1e-6)
+    assert tile[1, 1] == pytest.approx(1)
+    assert np.ma.masked_invalid(drawn)[2].mask.all()  # the gap
+
+
+def test_filters_show_zero_in_the_middle():
+    weight = torch.zeros(2, 3, 2, 2)
+    weight[0, 0, 0, 1], weight[1, 2, 1, 0] = 4.0, -0.1  # each on its own scale
+    drawn = shown(plot.filters(weight))
+    assert drawn.shape == (2, 5, 3)
+    np.testing.assert_allclose(drawn[0, 1], [1, 0.5, 0.5])
+    np.testing.assert_allclose(drawn[1, 3], [0.5, 0.5, 0])
+    np.testing.assert_allclose(drawn[0, 0], 0.5)
+
+
+def test_components_find_what_the_filters_are_made_of():
+    themes = torch.linalg.qr(torch.randn(16, 2)).Q.T  # two, orthonormal
+    amounts = torch.randn(64, 2) * torch.tensor([5.0, 1.0])
+    weight = (amounts @ themes).view(64, 1, 4, 4)
+    drawn = np.asarray(shown(plot.filters(weight, components=True, count=2)))
+    for tile, theme in zip((drawn[:, :4], drawn[:, 5:]), themes, strict=True):
+        cosine = np.dot(tile.ravel(), theme.numpy()) / np.linalg.norm(tile)
+        assert abs(cosine) > 0.95
+
+
+def test_components_have_the_sign_that_svd_leaves_open():
+    fig = plot.filters(torch.randn(64, 1, 4, 4), components=True, count=14)
+    drawn = shown(fig)  # 2 rows of 7 tiles, each scaled by its strongest pixel
+    peaks = [drawn[y : y + 4, x : x + 4].max() for y in (0, 5) for x in range(0, 35, 5)]
+    np.testing.assert_allclose(peaks, 1)
+
+
+def test_confusion_is_in_per_cent_of_the_true_class():
+    fig = plot.confusion([[3, 1, 0], [0, 50, 50], [0, 0, 0]], ["cat", "dog", "owl"])
+    expected = [[75, 25, 0], [0, 50, 50], [0, 0, 0]]  # no owl: no NaN
+    np.testing.assert_array_equal(shown(fig), expected)
+    assert {"cat", "dog", "owl", "75", "true class", "predicted class"} <= texts(fig)
+
+
+def test_patches_are_cut_in_reading_order():
+    image = torch.rand(3, 4, 6)
+    fig = plot.patches(image, 2)
+    drawn = shown(fig)
+    assert drawn.shape == (2 * 3 - 1, 3 * 3 - 1, 3)
+    last = drawn[3:, 6:]
+    np.testing.assert_allclose(last, image[:, 2:, 4:].permute(1, 2, 0))
+    np.testing.assert_array_equal(drawn[2], 1)  # the gap is white
+    numbers = {t.get_text(): t.xy for t in fig.axes[0].texts}
+    assert list(numbers) == list("123456") and numbers["6"] == (5.5, 2.5)
+    assert not plot.patches(image, (2, 3), numbers=False).axes[0].texts
+
+
+def test_boxes_have_label_colour_and_gaps():
+    labels = [["a", "b", "c", "d"], ["e", None, "g", "h"]]
+    colors = ["query", "query", "key", "#123456"]
+    fig = plot.boxes(labels, colors=colors, split_columns=2, title="(N, h, d)")
+    drawn = {t.get_text(): t.get_position()[0] for t in fig.axes[0].texts}
+    assert drawn == {"a": 0.5, "b": 1.5, "c": 3.0, "d": 4.0,
+                     "e": 0.5, "g": 3.0, "h": 4.0}  # fmt: skip
+    faces = [to_hex(patch.get_facecolor()).upper() for patch in fig.axes[0].patches]
+    a, b, c = plot.COLORS["query"], plot.COLORS["key"], "#123456"
+    assert faces == [a, a, b, c, a, b, c]
+    assert "(N, h, d)" in texts(fig)
+
+
+def test_boxes_on_shared_axes_have_one_scale():
+    fig, axes = plt.subplots(1, 2, sharex=True, sharey=True)
+    plot.boxes([["a"] * 4], ax=axes[0])
+    plot.boxes([["a"]] * 3, ax=axes[1], split_rows=1)
+    fig.draw_without_rendering()
+    widths = [ax.patches[0].get_window_extent().width for ax in axes]
+    assert widths[0] == pytest.approx(widths[1])
+    assert axes[0].get_xlim() == (0, 4) and axes[0].get_ylim() == (4, 0)
+
+
+def test_same_input_same_pixels():
+    def draw():
+        torch.manual_seed(0)
+        fig = plot.filters(torch.randn(30, 3, 4, 4), components=True)
+        fig.canvas.draw()
+        return bytes(fig.canvas.buffer_rgba())
+
+    assert draw() == draw()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: plot.show_images(torch.rand(3, 8, 8)), r"\(3, 8, 8\), expected \(B"),
+        (lambda: plot.show_images(torch.rand(1, 2, 8, 8)), r"\(1, 2, 8, 8\)"),
+        (lambda: plot.show_images(torch.rand(0, 3, 8, 8)), r"\(0, 3, 8, 8\)"),
+        (lambda: plot.show_images(torch.full((1, 1, 2, 2), 2.0)), "give the mean"),
+        (lambda: plot.show_images(torch.rand(2, 1, 2, 2), titles=["a"]), "1 titles"),
+        (lambda: plot.curves([1, 2], {"a": [1]}, xlabel="", ylabel=""), "'a' has 1"),
+        (lambda: plot.training_curves([]), "history is empty"),
+        (lambda: plot.heatmap(torch.rand(2, 2, 2)), r"\(2, 2, 2\)"),
+        (lambda: plot.heatmap(torch.rand(2, 3), rows="abc"), "3 rows given for 2"),
+        (lambda: plot.heatmap([[-1.0, 2.0]]), "set diverging"),
+        (lambda: plot.attention_heads(torch.rand(4, 4)), r"\(4, 4\)"),
+        (lambda: plot.attention_heads(torch.rand(2, 4, 4), titles=["a"]), "1 titles"),
+        (lambda: plot.position_similarity(torch.rand(1, 9, 4), (2, 3)), "2 x 3"),
+        (lambda: plot.filters(torch.rand(8, 4, 2, 2)), r"\(8, 4, 2, 2\)"),
+        (lambda: plot.confusion(torch.eye(3), ["a", "b"]), r"\(3, 3\).*2 classes"),
+        (lambda: plot.patches(torch.rand(3, 8, 9), 4), "8x9 .* patch_size 4x4"),
+        (lambda: plot.boxes([["a", "b"]], colors=[["ok"]]), r"\[1\] do not fit"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
