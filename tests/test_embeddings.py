@@ -57,9 +57,11 @@ def test_sizes_that_do_not_divide_are_refused(image_size, patch_size, message):
         Embeddings(**SIZES | {"image_size": image_size, "patch_size": patch_size})
 
 
-@pytest.mark.parametrize("shape", [(2, 3, 8, 9), (2, 1, 8, 8), (2, 3, 16, 16), (3, 8, 8)])
+@pytest.mark.parametrize(
+    "shape", [(2, 3, 8, 9), (2, 1, 8, 8), (2, 3, 16, 16), (3, 8, 8)]
+)
 def test_images_of_another_shape_are_refused(shape):
-    with pytest.raises(ValueError, match=r"do not fit a model built for \(B, 3, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"do not fit .* \(B, 3, 8, 8\)"):
         Embeddings(**SIZES)(torch.zeros(shape))
 
 

@@ -127,7 +127,7 @@ def test_every_parameter_gets_a_gradient(images):
 
 
 def test_wrong_sizes_name_the_values():
-    with pytest.raises(ValueError, match="embed_dim 24 is not divisible by num_heads 5"):
+    with pytest.raises(ValueError, match=r"embed_dim 24 .* num_heads 5"):
         VisionTransformer(**SIZES | {"num_heads": 5})
     with pytest.raises(ValueError, match="image_size 30x30"):
         VisionTransformer(**SIZES | {"image_size": 30})

@@ -8,14 +8,14 @@ from torch import nn
 
 
 class ScaledDotProductAttention(nn.Module):
-    """Give each query the mean of the values, weighted by how well keys match.
+    """Give each query a mean of the values, weighted by how keys match it.
 
     Args (of forward):
         q: queries, (..., N_q, d_k).
         k: keys, (..., N_k, d_k).
         v: values, (..., N_k, d_v).
-        mask: bool, broadcastable to (..., N_q, N_k); True lets a query see a
-            key. A query that sees no key gets zeros.
+        mask: bool, broadcastable to (..., N_q, N_k); True lets a query see
+            a key. A query that sees no key gets zeros.
 
     Returns:
         The output (..., N_q, d_v) and the weights (..., N_q, N_k).
@@ -27,20 +27,21 @@ class ScaledDotProductAttention(nn.Module):
     """
 
     def forward(self, q, k, v, mask=None):
-        q = q / math.sqrt(q.shape[-1])        # N_q * d_k divisions, not N_q * N_k
-        logits = q @ k.transpose(-2, -1)                      # (..., N_q, N_k)
+        q = q / math.sqrt(q.shape[-1])  # cheaper here than on N_q x N_k
+        logits = q @ k.transpose(-2, -1)  # (..., N_q, N_k)
         if mask is None:
             weights = logits.softmax(dim=-1)
         else:
             check_mask(mask, logits.shape)
-            lowest = torch.finfo(logits.dtype).min  # -inf would make NaN of an
-            weights = logits.masked_fill(~mask, lowest).softmax(dim=-1)  # empty row
+            # -inf would turn a row without any key into NaN.
+            lowest = torch.finfo(logits.dtype).min
+            weights = logits.masked_fill(~mask, lowest).softmax(dim=-1)
             weights = weights.masked_fill(~mask, 0.0)
         return weights @ v, weights
 
 
 def check_mask(mask, shape):
-    """Raise a ValueError unless ``mask`` is bool and broadcasts to ``shape``."""
+    """Raise a ValueError unless a mask is bool and broadcasts to shape."""
     if mask.dtype != torch.bool:
         raise ValueError(
             f"mask has dtype {mask.dtype}, expected torch.bool: "
@@ -75,10 +76,11 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(
-                f"embed_dim {embed_dim} is not divisible by num_heads {num_heads}"
+                f"embed_dim {embed_dim} is not divisible by "
+                f"num_heads {num_heads}"
             )
         self.num_heads = num_heads
-        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # q, k and v in one product
+        self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # q, k, v at once
         self.attention = ScaledDotProductAttention()
         self.proj = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
@@ -97,24 +99,25 @@ class MultiHeadAttention(nn.Module):
         """
         B, N, D = x.shape
         qkv = self.qkv(x).view(B, N, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)                 # each (B, h, N, D/h)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, h, N, D/h)
         if mask is not None and mask.ndim == 3:
-            mask = mask[:, None]               # the head axis: a mask an image
+            mask = mask[:, None]  # (B, 1, N, N): the same for all heads
         if need_weights or explicit_is_faster(q):
             out, weights = self.attention(q, k, v, mask)
         else:
             if mask is not None:
                 check_mask(mask, (B, self.num_heads, N, N))
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out = out.transpose(1, 2).reshape(B, N, D)        # heads side by side
-        return self.dropout(self.proj(out)), weights if need_weights else None
+        out = out.transpose(1, 2).reshape(B, N, D)  # heads side by side
+        out = self.dropout(self.proj(out))
+        return out, weights if need_weights else None
 
 
 def explicit_is_faster(q):
-    """Tell whether the explicit product beats torch's fused kernel for ``q``.
+    """Tell whether the explicit product beats torch's fused kernel.
 
-    On a CPU it does in bfloat16 (2 to 6 times in training) and, while gradients
-    are recorded, for short sequences; ``benchmarks/throughput.py`` measures it.
+    On a CPU it does in bfloat16 and, when gradients are recorded, for short
+    sequences; ``benchmarks/throughput.py`` measures both.
     """
     short = torch.is_grad_enabled() and q.shape[-2] <= 32
     return q.device.type == "cpu" and (q.dtype == torch.bfloat16 or short)

@@ -15,8 +15,8 @@ class Embeddings(nn.Module):
         dropout: probability of dropping a feature of the embedded tokens.
 
     Raises:
-        ValueError: the image is not divisible by the patch; in ``forward``, the
-            image has another shape than the model was built for.
+        ValueError: the image is not divisible by the patch; in ``forward``,
+            the image has another shape than the model was built for.
 
     Source: Dosovitskiy et al. (2021), section 3.1, equation 1.
     """
@@ -45,15 +45,15 @@ class Embeddings(nn.Module):
         nn.init.trunc_normal_(self.class_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def forward(self, images):                                # (B, C, H, W)
+    def forward(self, images):  # (B, C, H, W)
         if images.shape[1:] != self.image_shape:
             raise ValueError(
-                f"images of shape {tuple(images.shape)} do not fit a model built "
-                f"for (B, {', '.join(map(str, self.image_shape))})"
+                f"images of shape {tuple(images.shape)} do not fit a model "
+                f"built for (B, {', '.join(map(str, self.image_shape))})"
             )
-        patches = self.proj(images).flatten(2).transpose(1, 2)    # (B, N, D)
+        patches = self.proj(images).flatten(2).transpose(1, 2)  # (B, N, D)
         class_token = self.class_token.expand(len(images), -1, -1)
-        tokens = torch.cat((class_token, patches), dim=1)         # (B, N+1, D)
+        tokens = torch.cat((class_token, patches), dim=1)  # (B, N+1, D)
         return self.dropout(tokens + self.pos_embed)
 
 

@@ -7,7 +7,7 @@ from vitutils.mlp import MLP
 
 
 class Block(nn.Module):
-    """Pre-norm Transformer block: attention mixes tokens, the MLP works on each.
+    """Mix the tokens by attention, then work on each with an MLP.
 
     Args:
         embed_dim: width D of a token.
@@ -26,13 +26,18 @@ class Block(nn.Module):
             embed_dim=embed_dim, num_heads=num_heads, dropout=dropout
         )
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.mlp = MLP(embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout)
+        self.mlp = MLP(
+            embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout
+        )
 
-    def forward(self, x, need_weights=False):                    # (B, N, D)
-        attended, weights = self.attn(self.norm1(x), need_weights=need_weights)
+    def forward(self, x, need_weights=False):
+        """Return new tokens (B, N, D), and weights (B, h, N, N) or None."""
+        attended, weights = self.attn(
+            self.norm1(x), need_weights=need_weights
+        )
         x = x + attended
         x = x + self.mlp(self.norm2(x))
-        return x, weights                      # (B, N, D), (B, h, N, N) or None
+        return x, weights
 
 
 class Encoder(nn.Module):
@@ -45,7 +50,9 @@ class Encoder(nn.Module):
     Source: Dosovitskiy et al. (2021), section 3.1, equations 2 to 4.
     """
 
-    def __init__(self, *, depth, embed_dim, num_heads, mlp_dim, dropout=0.0):
+    def __init__(
+        self, *, depth, embed_dim, num_heads, mlp_dim, dropout=0.0
+    ):
         super().__init__()
         self.blocks = nn.ModuleList(
             Block(
@@ -58,11 +65,11 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
 
-    def forward(self, x, need_weights=False):                    # (B, N, D)
-        """Return the encoded tokens and each block's weights (none: [])."""
+    def forward(self, x, need_weights=False):
+        """Return new tokens (B, N, D), and each block's weights or []."""
         weights = []
         for block in self.blocks:
             x, block_weights = block(x, need_weights=need_weights)
             if need_weights:
-                weights.append(block_weights)                    # (B, h, N, N)
+                weights.append(block_weights)  # (B, h, N, N)
         return self.norm(x), weights

@@ -4,7 +4,7 @@ from torch import nn
 
 
 class MLP(nn.Module):
-    """Work on each token alone: widen it, bend it with GELU, narrow it again.
+    """Work on each token alone: widen it, bend it by GELU, narrow it.
 
     Args:
         embed_dim: width D of a token.
@@ -21,6 +21,6 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(mlp_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):                                        # (..., D)
-        x = self.dropout(self.act(self.fc1(x)))                  # (..., mlp_dim)
-        return self.dropout(self.fc2(x))                         # (..., D)
+    def forward(self, x):  # (..., D)
+        x = self.dropout(self.act(self.fc1(x)))  # (..., mlp_dim)
+        return self.dropout(self.fc2(x))  # (..., D)

@@ -36,35 +36,36 @@ def fit(
     """Train a model with AdamW: linear warm-up, then a cosine down to zero.
 
     Args:
-        model: any module that turns images (B, C, H, W) into what ``loss_fn``
-            takes, and in eval mode into logits (B, num_classes).
+        model: any module that turns images (B, C, H, W) into what
+            ``loss_fn`` takes; in eval mode into logits (B, num_classes).
         data: what ``vitutils.data.load`` returns: splits train, validation.
         epochs: passes over the training images.
         batch_size: images a step.
         lr: peak learning rate, a step.
-        weight_decay: AdamW's decay of weights; biases, norms, tokens have none.
+        weight_decay: of AdamW, on weights; none on biases, norms, tokens.
         betas: AdamW's running-mean factors.
         warmup: share of the steps in which the rate climbs, in [0, 1).
-        clip_norm: largest norm of the whole gradient; ``math.inf``: no limit.
+        clip_norm: largest norm of the gradient; ``math.inf``: no limit.
         label_smoothing: of the default loss, in [0, 1).
-        loss_fn: ``loss_fn(outputs, labels, images)``, a mean over the batch;
-            None: cross-entropy with ``label_smoothing``.
+        loss_fn: ``loss_fn(outputs, labels, images)``, a mean over the
+            batch; None: cross-entropy with ``label_smoothing``.
         precision: "fp32", "bf16", "fp16", or "auto": mixed where it helps.
-        seed: of the order, the crops and dropout; not of the initial weights.
-        folder: keeps ``best.safetensors`` (by validation accuracy), ``last.pt``
-            (to resume from) and TensorBoard's files; None: keep nothing.
+        seed: of order, crops and dropout; not of the initial weights.
+        folder: keeps ``best.safetensors`` (by validation accuracy),
+            ``last.pt`` (to resume from) and TensorBoard's files; None:
+            keep nothing.
         resume: go on with the run in ``folder`` if there is one.
         device: a torch device; None: CUDA, else MPS, else the CPU.
         progress: print a line an epoch, and in a terminal show a bar.
 
     Returns:
-        A dict an epoch: epoch, step, lr, train_loss, val_loss, val_accuracy in
-        [0, 1], and seconds of training so far.
+        A dict an epoch: epoch, step, lr, train_loss, val_loss, val_accuracy
+        in [0, 1], and seconds of training so far.
 
     Raises:
         ValueError: settings out of range, or other than the resumed run's.
         FileExistsError: ``folder`` holds a run and ``resume`` is False.
-        FloatingPointError: the loss is not finite; the message names the step.
+        FloatingPointError: the loss is not finite; names the step.
         KeyboardInterrupt: after Ctrl-C, when the step is done and saved.
 
     Source: the recipe of Dosovitskiy et al. (2021), section 4.1, with the
@@ -98,12 +99,23 @@ def fit(
     )
     amp = MixedPrecision(precision, device)
     run = Run(
-        model, optimizer, schedule, amp.scaler, folder=folder, settings=settings
+        model,
+        optimizer,
+        schedule,
+        amp.scaler,
+        folder=folder,
+        settings=settings,
     )
     run.open(resume=resume)
 
-    bar = tqdm(total=steps, initial=run.step, leave=False, unit="step",
-               disable=None if progress else True)  # fmt: skip
+    hidden = None if progress else True  # None: in terminals only
+    bar = tqdm(
+        total=steps,
+        initial=run.step,
+        leave=False,
+        unit="step",
+        disable=hidden,
+    )
     with stop_between_steps() as stop, bar:
         while run.epoch < epochs:
             model.train()
@@ -114,7 +126,7 @@ def fit(
                 start=run.batch,
                 device=device,
             ):
-                # Dropout depends on (seed, step) alone: a resumed run repeats it.
+                # Dropout draws by (seed, step): a resumed run repeats it.
                 torch.manual_seed(seed * 1_000_003 + run.step)
                 with amp.autocast():
                     loss = loss_fn(model(images), labels, images)
@@ -157,7 +169,7 @@ def default_device():
 
 
 def parameter_groups(model, weight_decay):
-    """Split the parameters in two: weights decay; biases, norms, tokens do not.
+    """Part the parameters: weights decay; biases, norms, tokens do not.
 
     Args:
         model: any module.
@@ -178,7 +190,7 @@ def parameter_groups(model, weight_decay):
 
 
 def warmup_cosine(optimizer, *, steps, warmup_steps):
-    """Let the learning rate climb linearly, then fall to zero along a cosine.
+    """Let the learning rate climb linearly, then fall along a cosine to 0.
 
     Args:
         optimizer: its learning rate is the peak.
@@ -191,14 +203,20 @@ def warmup_cosine(optimizer, *, steps, warmup_steps):
     Source: Loshchilov and Hutter (2017), equation 5, after a warm-up.
     """
     if not 0 <= warmup_steps < steps:
-        raise ValueError(f"warmup_steps {warmup_steps} is not in [0, {steps})")
+        raise ValueError(
+            f"warmup_steps {warmup_steps} is not in [0, {steps})"
+        )
     cosine = CosineAnnealingLR(optimizer, T_max=steps - warmup_steps)
     if warmup_steps == 0:
         return cosine
     climb = LinearLR(
-        optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps
+        optimizer,
+        start_factor=1 / (warmup_steps + 1),
+        total_iters=warmup_steps,
     )
-    return SequentialLR(optimizer, [climb, cosine], milestones=[warmup_steps])
+    return SequentialLR(
+        optimizer, [climb, cosine], milestones=[warmup_steps]
+    )
 
 
 class MixedPrecision:
@@ -267,9 +285,9 @@ def evaluate(model, split, *, batch_size=500, precision="auto"):
     logits, labels = [], []
     try:
         with torch.inference_mode(), amp.autocast():
-            for images, batch_labels in split.batches(batch_size, device=device):
+            for images, targets in split.batches(batch_size, device=device):
                 logits.append(model(images).float().cpu())
-                labels.append(batch_labels.cpu())
+                labels.append(targets.cpu())
     finally:
         model.train(training)
     logits, labels = torch.cat(logits), torch.cat(labels)

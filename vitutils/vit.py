@@ -8,7 +8,7 @@ from vitutils.encoder import Encoder
 
 
 class VisionTransformer(nn.Module):
-    """Classify an image: patches to tokens, an encoder, a head on the class token.
+    """Classify an image: embeddings, an encoder, a head on the class token.
 
     Args:
         image_size: image side in pixels, or (height, width).
@@ -23,8 +23,8 @@ class VisionTransformer(nn.Module):
             after each linear layer but the one for q, k and v.
 
     Raises:
-        ValueError: sizes that do not divide each other, or images of another
-            shape than (B, C, height, width).
+        ValueError: sizes that do not divide each other, or images of
+            another shape than (B, C, height, width).
 
     Source: Dosovitskiy et al. (2021), section 3.1, equations 1 to 4.
     """
@@ -73,7 +73,7 @@ class VisionTransformer(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images, need_weights=False):            # (B, C, H, W)
+    def forward(self, images, need_weights=False):
         """Return the logits, or (logits, weights) with ``need_weights``.
 
         Args:
@@ -81,17 +81,17 @@ class VisionTransformer(nn.Module):
             need_weights: whether to return the attention weights too.
 
         Returns:
-            The logits (B, num_classes); the weights are one (B, h, N+1, N+1)
-            a block.
+            The logits (B, num_classes); the weights are a list of one
+            (B, h, N+1, N+1) a block.
         """
-        tokens = self.embeddings(images)                         # (B, N+1, D)
+        tokens = self.embeddings(images)  # (B, N+1, D)
         tokens, weights = self.encoder(tokens, need_weights=need_weights)
-        logits = self.head(tokens[:, 0])                      # the class token
+        logits = self.head(tokens[:, 0])  # the class token
         return (logits, weights) if need_weights else logits
 
     @classmethod
     def tiny(cls, *, image_size=224, in_channels=3, num_classes=1000):
-        """ViT-Ti/16: width 192, 3 heads (Touvron et al. 2021, table 1)."""
+        """ViT-Ti/16: width 192, 3 heads (Touvron et al., table 1)."""
         return cls(
             image_size=image_size,
             in_channels=in_channels,
@@ -103,7 +103,7 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def small(cls, *, image_size=224, in_channels=3, num_classes=1000):
-        """ViT-S/16: width 384, 6 heads (Touvron et al. 2021, table 1)."""
+        """ViT-S/16: width 384, 6 heads (Touvron et al., table 1)."""
         return cls(
             image_size=image_size,
             in_channels=in_channels,
@@ -115,17 +115,19 @@ class VisionTransformer(nn.Module):
 
     @classmethod
     def base(cls, *, image_size=224, in_channels=3, num_classes=1000):
-        """ViT-B/16: width 768, 12 heads (Dosovitskiy et al. 2021, table 1)."""
+        """ViT-B/16: width 768, 12 heads (Dosovitskiy et al., table 1)."""
         return cls(
-            image_size=image_size, in_channels=in_channels, num_classes=num_classes
+            image_size=image_size,
+            in_channels=in_channels,
+            num_classes=num_classes,
         )
 
 
 def init_linear(module):
-    """Start linear layers as the ViT authors do: Xavier weights, zero biases."""
+    """Start linear layers as ViT's authors do: Xavier, zero biases."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
-    if isinstance(module, MultiHeadAttention):     # q, k and v are three layers
+    if isinstance(module, MultiHeadAttention):  # q, k, v: three layers
         for weight in module.qkv.weight.chunk(3):
             nn.init.xavier_uniform_(weight)
