@@ -1,0 +1,62 @@
+# Vision Transformers, Piece by Piece. `make` lists what there is.
+PYTHON ?= python3
+URL ?=
+
+bin := .venv/bin
+stamp := .venv/.installed
+pip := $(bin)/python -m pip install --disable-pip-version-check -qq -c constraints.txt
+chapters := $(bin)/python tools/chapters.py
+
+.DEFAULT_GOAL := help
+.PHONY: help book test lab serve execute sync repository bench clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
+
+book: $(stamp)  ## build the book as web pages (sets up .venv first)
+	@rm -rf _build
+	@$(bin)/jupyter-book build -q -W -n --keep-going . > /dev/null
+	@echo "The book: $(CURDIR)/_build/html/index.html (or: make serve)"
+
+test: $(stamp)  ## run every check: style, book, package, chapters
+	@$(bin)/ruff check .
+	@$(MAKE) --no-print-directory book
+	@$(bin)/python -m pytest
+
+lab: $(stamp)  ## open the chapters in JupyterLab
+	@$(bin)/jupyter lab --notebook-dir=notebooks
+
+serve: $(stamp)  ## show the built book at http://127.0.0.1:8000
+	@test -f _build/html/index.html || $(MAKE) --no-print-directory book
+	@$(bin)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
+
+execute: $(stamp)  ## run the chapters again, in place
+	@$(chapters) execute
+
+sync: $(stamp)  ## fill the chapters' listings from vitutils
+	@$(chapters) sync
+
+repository: $(stamp)  ## write a new repository address everywhere: URL=https://...
+	@test -n "$(URL)" || { echo "usage: make repository URL=https://github.com/OWNER/NAME" >&2; exit 2; }
+	@$(chapters) repository "$(URL)"
+
+bench: $(stamp)  ## measure vitutils against timm, torchvision and other peers
+	@$(pip) -r benchmarks/requirements.txt
+	@$(bin)/python benchmarks/throughput.py
+
+clean:  ## remove what was built; .venv stays (rm -r .venv removes that)
+	@rm -rf _build .pytest_cache .ruff_cache
+	@find notebooks tests tools vitutils book -name __pycache__ -prune -exec rm -r {} +
+
+# Installs once, and again only after a change of what is to be installed.
+$(stamp): requirements.txt constraints.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  found=$$($(PYTHON) --version 2>&1) || found="not there"; \
+	  echo "The book needs Python 3.11 or newer; $(PYTHON) is $$found." >&2; \
+	  echo "Name another one, as in: make PYTHON=python3.12 book" >&2; exit 1; }
+	@echo "Setting up .venv: this downloads PyTorch and its companions, once."
+	@$(PYTHON) -m venv .venv
+	@$(pip) --upgrade pip  # an old one takes minutes longer to choose versions
+	@$(pip) --no-compile -r requirements.txt
+	@$(pip) --no-build-isolation --no-deps -e .
+	@touch $(stamp)

@@ -1,0 +1,312 @@
+"""The rendered book: what a reader meets in it, on paper and in a real browser."""
+
+import contextlib
+import copy
+import functools
+import http.server
+import os
+import re
+import shutil
+import threading
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urlsplit
+
+import pytest
+import yaml
+from bs4 import BeautifulSoup
+
+ROOT = Path(__file__).resolve().parent.parent
+HTML = ROOT / "_build" / "html"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NO_BROWSER = "no browser: apt-get install chromium, or set CHROMIUM to its path"
+THEMES = ("light", "dark")
+WIDTHS = (360, 768, 1280)
+
+
+def in_toc():
+    """Return the pages that _toc.yml names, in its order, without a suffix."""
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
+    chapters = [c["file"] for part in toc["parts"] for c in part["chapters"]]
+    return [toc["root"], *chapters]
+
+
+PAGES = in_toc()
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+
+
+@functools.cache
+def soup(page):
+    """Return a rendered page, parsed."""
+    path = HTML / f"{page}.html"
+    if not path.is_file():
+        pytest.fail(f"{path.relative_to(ROOT)} is not there: run `make book` first")
+    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+
+
+def local_target(page, address):
+    """Return (file, anchor) of an address in a page; None where it leaves the site."""
+    address, anchor = urldefrag(address)
+    parts = urlsplit(address)
+    if parts.scheme or parts.netloc:
+        return None
+    here = HTML / f"{page}.html"
+    file = (here.parent / unquote(parts.path)).resolve() if parts.path else here
+    return file, unquote(anchor)
+
+
+# ---- the files ----
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_anchors_resolve(page):
+    broken = []
+    for link in soup(page).select("a[href]"):
+        target = local_target(page, link["href"])
+        if target is None:
+            continue
+        file, anchor = target
+        if not file.is_file():
+            broken.append(link["href"])
+        elif anchor and file.suffix == ".html":
+            other = soup(str(file.relative_to(HTML).with_suffix("")))
+            if not other.find(id=anchor) and not other.find(attrs={"name": anchor}):
+                broken.append(link["href"])
+    assert not broken
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_images_exist_and_have_alt_text(page):
+    missing = [
+        image["src"][:80]
+        for image in soup(page).select("img[src]")
+        if (target := local_target(page, image["src"])) and not target[0].is_file()
+    ]
+    # The theme's own pictures (logos of the launch buttons) stand beside their words.
+    images = soup(page).select("article img, article svg[role=img]")
+    silent = [str(image)[:80] for image in images if not said(image)]
+    assert not missing and not silent
+
+
+def said(image):
+    """Return what a screen reader says of an image."""
+    ids = image.get("aria-labelledby", "").split()
+    found = [image.find(id=i) for i in ids]
+    return image.get("alt", "").strip() or " ".join(e.text for e in found if e)
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_outputs_are_described_in_words_not_by_a_file_name(page):
+    alts = [image.get("alt", "") for image in soup(page).select(".cell_output img")]
+    assert not [alt for alt in alts if re.search(r"_images/|\.(png|svg)$", alt)]
+
+
+def test_pages_are_those_of_the_table_of_contents():
+    soup(PAGES[0])  # fails with a word of advice where nothing is built
+    files = [p.relative_to(HTML) for p in HTML.rglob("*.html")]
+    built = {str(f.with_suffix("")) for f in files if f.parts[0] != "_static"}
+    assert built - {"index", "genindex", "search"} == set(PAGES)
+
+
+def test_chapters_are_numbered_in_order():
+    titles = [soup(page).article.h1.get_text() for page in CHAPTERS]
+    starts = [re.match(r"(\d+)\. \D", title) for title in titles]
+    assert all(starts), titles
+    assert [int(s[1]) for s in starts] == list(range(1, len(CHAPTERS) + 1))
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_markup_is_left_unrendered(page):
+    article = copy.copy(soup(page).article)
+    for code in article.select("pre, code, script, .math, style"):
+        code.extract()
+    raw = r"\{(?:cite|ref|doc|numref|eq|math|admonition)\S*\}|\[\^|\*\*\w|^\(\S+\)=$|\$"
+    assert not re.findall(raw, article.get_text(), flags=re.M)
+
+
+def test_every_source_is_in_the_bibliography():
+    bib = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
+    page = soup("book/bibliography")
+    entries = [e.get_text(" ", strip=True) for e in page.select("div.citation")]
+    assert len(entries) == len(re.findall(r"^@", bib, flags=re.M)) > 0
+    assert all(re.search(r"\b(19|20)\d\d\b", entry) for entry in entries)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_fetched_from_another_site(page):
+    fetching = "script[src], link[href], img[src], iframe, source, video"
+    parts = soup(page).select(fetching)
+    fetched = [
+        part.get("src") or part.get("href", "")
+        for part in parts
+        if part.get("rel") not in (["canonical"], ["next"], ["prev"])
+    ]
+    assert not [f for f in fetched if re.match(r"(https?:)?//", f)]
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_chapters_offer_colab_source_issue_and_edit(page, config):
+    url, branch = config["repository"]["url"], config["repository"]["branch"]
+    slug = url.removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{slug}/blob/{branch}/{page}.ipynb"
+    links = {link["href"] for link in soup(page).select("a[href]")}
+    assert {colab, url, f"{url}/edit/{branch}/{page}.ipynb"} <= links
+    assert any(link.startswith(f"{url}/issues/new") for link in links)
+
+
+# ---- the browser ----
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Serves the built book, silently."""
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    """Address of a local server of the built book."""
+    soup(PAGES[0])
+    handler = functools.partial(Handler, directory=str(HTML))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; without one: skipped, but never in CI."""
+    named = [os.environ.get("CHROMIUM", ""), *BROWSERS]
+    found = next(filter(None, map(shutil.which, named)), None)
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=quiet)
+        yield browser
+        browser.close()
+
+
+@contextlib.contextmanager
+def opened(browser, site, page, *, theme="light", width=1280):
+    """Open a page, its formulas typeset; yield it with what went wrong in it."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=theme
+    )
+    tab, wrong = context.new_page(), []
+    tab.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.on("requestfailed", lambda r: wrong.append(f"not loaded: {r.url}"))
+    tab.on("response", lambda r: r.ok or r.status == 304 or wrong.append(r.url))
+    tab.on("request", lambda r: leaves(r.url, site) and wrong.append(f"off: {r.url}"))
+    tab.goto(f"{site}/{page}.html")
+    tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+    yield tab, wrong
+    context.close()
+
+
+def leaves(url, site):
+    """Whether a request goes to another site."""
+    return not url.startswith((f"{site}/", "data:", "blob:"))
+
+
+# What sticks out of the page on the right and cannot be reached by scrolling its box.
+TOO_WIDE = """() => {
+  const wide = [];
+  const page = document.scrollingElement;
+  if (page.scrollWidth > innerWidth) wide.push(`page: ${page.scrollWidth}`);
+  for (const element of document.querySelectorAll('article *')) {
+    if (element.closest('mjx-assistive-mml, svg svg, defs')) continue;
+    if (element.getBoundingClientRect().right <= innerWidth + 1) continue;
+    let box = element.parentElement;
+    while (box && !['auto', 'scroll'].includes(getComputedStyle(box).overflowX))
+      box = box.parentElement;
+    if (!box || box.contains(document.querySelector('article')))
+      wide.push(element.outerHTML.slice(0, 100));
+  }
+  return wide;
+}"""
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("page", PAGES)
+def test_page_opens_without_error_and_fits(browser, site, page, theme):
+    with opened(browser, site, page, theme=theme, width=WIDTHS[0]) as (tab, wrong):
+        assert tab.evaluate("document.documentElement.dataset.theme") == theme
+        for width in WIDTHS:
+            tab.set_viewport_size({"width": width, "height": 800})
+            assert tab.evaluate(TOO_WIDE) == [], f"at {width} px"
+        assert wrong == []
+        sources = tab.locator("article .math").count()
+        assert tab.locator("article mjx-container").count() >= sources
+        assert tab.locator("article mjx-merror").count() == 0
+
+
+# Contrast of text with what is behind it, after WCAG 2: below 4.5 is hard to read.
+CONTRAST = """() => {
+  const numbers = color => color.match(/[\\d.]+/g).map(Number);
+  const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+    .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const behind = element => {
+    for (; element; element = element.parentElement) {
+      const color = numbers(getComputedStyle(element).backgroundColor);
+      if (color.length === 3 || color[3] > .9) return color;
+    }
+    return [255, 255, 255];
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll('article p, article td, article th,' +
+       'article li, article summary, article h1, article h2, #vit-overview text')) {
+    if (!element.textContent.trim()) continue;
+    const style = getComputedStyle(element);
+    const front = numbers(element.closest('svg') ? style.fill : style.color);
+    const [a, b] = [light(front), light(behind(element))].sort((x, y) => y - x);
+    const ratio = (a + .05) / (b + .05);
+    if (ratio < 4.5) poor.push(ratio.toFixed(1) + element.outerHTML.slice(0, 80));
+  }
+  return poor;
+}"""
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("page", [PAGES[0], "book/notation", *CHAPTERS[:1]])
+def test_text_stands_out_from_the_page(browser, site, page, theme):
+    with opened(browser, site, page, theme=theme) as (tab, _):
+        assert tab.evaluate(CONTRAST) == []
+
+
+def test_menu_opens_on_a_phone(browser, site):
+    with opened(browser, site, PAGES[0], width=360) as (tab, _):
+        menu = tab.locator(".bd-sidebar-primary, #pst-primary-sidebar-modal")
+        entry = menu.get_by_role("link", name="Notation")
+        assert not entry.first.is_visible()
+        tab.locator("button.primary-toggle:visible").first.click()
+        entry.locator("visible=true").first.click()
+        tab.wait_for_url("**/book/notation.html")
+
+
+def test_search_finds_a_word(browser, site):
+    with opened(browser, site, "search") as (tab, wrong):
+        tab.goto(f"{site}/search.html?q=softmax")
+        tab.locator("#search-results li a").first.wait_for()
+        results = tab.locator("#search-results li a").all_inner_texts()
+        assert any("Notation" in result for result in results), results
+        assert wrong == []
+
+
+def test_theme_button_turns_the_page_dark(browser, site):
+    with opened(browser, site, PAGES[0]) as (tab, _):
+        tab.locator("button.theme-switch-button:visible").first.click()
+        assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
+        color = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert max(map(int, re.findall(r"\d+", color)[:3])) < 64
+
+
+def test_book_opens_from_the_folder_without_a_server(browser):
+    with opened(browser, HTML.as_uri(), "book/notation") as (tab, wrong):
+        assert tab.locator("article mjx-container").count() > 5
+        assert wrong == []
