@@ -143,7 +143,7 @@ def test_evaluation_is_in_order_and_not_augmented():
     torch.testing.assert_close(images, (split.images / 255 - 0.5) / 0.25)
 
 
-def test_channels_are_normalised_each_by_its_own():
+def test_channels_are_normalized_each_by_its_own():
     split = random_split(mean=(0.1, 0.2, 0.3), std=(0.5, 0.6, 0.7))
     images, _ = next(split.batches(50))
     blue = (split.images[:, 2] / 255 - 0.3) / 0.7
@@ -527,8 +527,8 @@ def test_folder_is_held_in_memory(tmp_path, mode, channels):
 def test_grey_images_among_colour_ones_become_colour(tmp_path):
     data = load(write_images(tmp_path, ("L", "RGB")))
     assert data.in_channels == 3
-    grey = data.test.images[0]
-    assert torch.equal(grey[0], grey[1]) and not torch.equal(*data.test.images[1, :2])
+    gray = data.test.images[0]
+    assert torch.equal(gray[0], gray[1]) and not torch.equal(*data.test.images[1, :2])
 
 
 @pytest.mark.parametrize("name", ["val", "validation"])
@@ -543,7 +543,7 @@ def test_folder_by_relative_name(tmp_path, monkeypatch):
     assert load("pets").name == load("pets", root=tmp_path).name == "pets"
 
 
-def test_image_size_resizes_and_crops_the_centre(tmp_path):
+def test_image_size_resizes_and_crops_the_center(tmp_path):
     write_images(tmp_path, size=(30, 20))
     left_half = np.zeros((20, 40, 3), np.uint8)
     left_half[:, 20:] = 255
@@ -692,7 +692,7 @@ def test_colour_image_among_grey_ones_is_named(tmp_path):
     write_images(tmp_path, ("L",), n=100)  # more than are looked at for the mode
     path = tmp_path / "train" / "dog" / "099.png"
     Image.new("RGB", (8, 8)).save(path)
-    with pytest.raises(RuntimeError, match="mode RGB: convert it to 8-bit grey"):
+    with pytest.raises(RuntimeError, match="mode RGB: convert it to 8-bit gray"):
         load(tmp_path)
 
 

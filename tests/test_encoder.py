@@ -85,6 +85,20 @@ def test_encoder_returns_the_weights_of_each_block(x):
         hidden = block(hidden)[0]
 
 
+@pytest.mark.parametrize("read", [1, 2, 5])
+def test_tokens_that_are_not_read_change_nothing_but_the_work(x, read):
+    encoder = randomize(Encoder(depth=3, **SIZES))
+    whole, all_weights = encoder(x, need_weights=True)
+    worked_on = []
+    encoder.blocks[-1].mlp.register_forward_hook(
+        lambda module, args, out: worked_on.append(out.shape[1])
+    )
+    part, weights = encoder(x, need_weights=True, read=read)
+    assert worked_on == [read]
+    close(part, whole[:, :read])
+    close(weights, all_weights)
+
+
 def test_blocks_share_no_weights_and_start_apart():
     encoder = Encoder(depth=3, **SIZES)
     first, second = encoder.blocks[0], encoder.blocks[1]

@@ -1,4 +1,4 @@
-"""The pictures: what is drawn is what was given, in the book's colours."""
+"""The pictures: what is drawn is what was given, in the book's colors."""
 
 from itertools import pairwise
 
@@ -72,7 +72,7 @@ def test_images_show_the_pixels_given():
     assert len(fig.axes) == 4 and not fig.axes[3].images  # the place left over
 
 
-def test_normalised_images_come_back():
+def test_normalized_images_come_back():
     images = torch.rand(2, 3, 4, 4)
     mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
     shape = (1, 3, 1, 1)

@@ -1,4 +1,4 @@
-"""Datasets: train, validation and test splits that yield normalised batches."""
+"""Datasets: train, validation and test splits that yield normalized batches."""
 
 import os
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from vitutils.splits import (
     MemorySplit,
     Split,
     StreamedSplit,
-    centre_crop,
+    center_crop,
     crop_and_flip,
     generator,
 )
@@ -35,7 +35,7 @@ def load(name, *, root=None, image_size=None, mirror=None):
         root: folder that holds the datasets: by default the book's ``data``, for a
             folder of images the current one.
         image_size: side in pixels to which a folder's images are resized and
-            centre-cropped. Without it all must be squares of one size.
+            center-cropped. Without it all must be squares of one size.
         mirror: URL or path of CIFAR's official archive or of the folder that holds
             it; by default the environment variable VITUTILS_CIFAR_MIRROR.
 
@@ -94,14 +94,14 @@ def load_folder(folder, image_size):
                 augment=crop_and_flip(size),
             )
         else:
-            fit = centre_crop(size) if image_size else None
+            fit = center_crop(size) if image_size else None
             images = files.read_images(paths, channels, size, fit)
             splits[part] = MemorySplit(labels=labels, images=images)
     return assemble(folder.name, classes, **splits)
 
 
 def assemble(name, classes, *, train, test, validation=None):
-    """Hold out validation images where there are none, and normalise all splits."""
+    """Hold out validation images where there are none, and normalize all splits."""
     if validation is None:
         if len(train) < 2:
             raise ValueError(f"{name} has {len(train)} training image: 2 are needed")
@@ -119,7 +119,7 @@ class Dataset:
     """Images to learn from: three splits and the names of their classes.
 
     ``mean`` and ``std`` are those of the training images in [0, 1], one value a
-    channel (of 2,000 of them where they are streamed); all splits are normalised
+    channel (of 2,000 of them where they are streamed); all splits are normalized
     by them. To change the augmentation, with ``replace`` from ``dataclasses``:
     ``replace(data, train=replace(data.train, augment=...))``.
     """

@@ -30,12 +30,22 @@ class Block(nn.Module):
             embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout
         )
 
-    def forward(self, x, need_weights=False):
-        """Return new tokens (B, N, D), and weights (B, h, N, N) or None."""
+    def forward(self, x, need_weights=False, read=None):
+        """Let the tokens attend, then work on each.
+
+        Args:
+            x: tokens, (B, N, D).
+            need_weights: whether to return the attention weights too.
+            read: how many of the first tokens will be read; the MLP skips
+                the others. None: all.
+
+        Returns:
+            New tokens (B, read or N, D), and weights (B, h, N, N) or None.
+        """
         attended, weights = self.attn(
             self.norm1(x), need_weights=need_weights
         )
-        x = x + attended
+        x = (x + attended)[:, :read]
         x = x + self.mlp(self.norm2(x))
         return x, weights
 
@@ -65,11 +75,25 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
 
-    def forward(self, x, need_weights=False):
-        """Return new tokens (B, N, D), and each block's weights or []."""
+    def forward(self, x, need_weights=False, read=None):
+        """Send the tokens through all blocks.
+
+        Args:
+            x: tokens, (B, N, D).
+            need_weights: whether to return the attention weights too.
+            read: how many of the first tokens will be read; the last
+                block's MLP and the norm skip the others. None: all.
+
+        Returns:
+            New tokens (B, read or N, D), and a list of one (B, h, N, N) a
+            block, empty unless ``need_weights``.
+        """
         weights = []
         for block in self.blocks:
-            x, block_weights = block(x, need_weights=need_weights)
+            last = block is self.blocks[-1]
+            x, block_weights = block(
+                x, need_weights=need_weights, read=read if last else None
+            )
             if need_weights:
-                weights.append(block_weights)  # (B, h, N, N)
+                weights.append(block_weights)
         return self.norm(x), weights

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 TIMEOUT = 30  # seconds without a byte after which a download has failed
 CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
-GREY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
+GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
 
 
 def read_fashion_mnist(root):
@@ -191,10 +191,10 @@ def scan_folder(folder):
 def common_format(paths, image_size=None):
     """Return channels (1 or 3) and side in pixels of a folder's images.
 
-    There is one channel if all of about 100 images spread over ``paths`` are grey.
+    There is one channel if all of about 100 images spread over ``paths`` are gray.
     """
     headers = [open_image(path) for path in paths[:: len(paths) // 100 + 1]]
-    channels = 1 if all(image.mode in GREY_MODES for image in headers) else 3
+    channels = 1 if all(image.mode in GRAY_MODES for image in headers) else 3
     width, height = headers[0].size
     if not image_size and width != height:
         raise ValueError(
@@ -231,8 +231,8 @@ def read_image(path, channels, transform=None):
         RuntimeError: it does not decode, or not to ``channels`` of 8 bits.
     """
     image = open_image(path, decode=True)
-    if image.mode[0] in "IF" or (channels == 1 and image.mode not in GREY_MODES):
-        wanted = "8-bit grey like the others" if channels == 1 else "8 bits a channel"
+    if image.mode[0] in "IF" or (channels == 1 and image.mode not in GRAY_MODES):
+        wanted = "8-bit gray like the others" if channels == 1 else "8 bits a channel"
         raise RuntimeError(f"{path} has mode {image.mode}: convert it to {wanted}")
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:

@@ -19,7 +19,7 @@ from torch import nn
 # graphviz-pure first: it draws the same picture, byte for byte, wherever it runs,
 # so that committed graphs can be compared. A system's dot draws its own.
 ENGINES = ("graphviz-pure", "dot")
-STYLES = {  # by torchviz's fill colour: what the node is, and the book's colours
+STYLES = {  # by torchviz's fill color: what the node is, and the book's colors
     None: ("operation", 'fillcolor="#EEF0F3" color="#8A9099"'),
     "lightblue": ("parameter", 'fillcolor="#CBE5F6" color="#0072B2"'),
     "orange": ("saved tensor", 'fillcolor="#FBE3B5" color="#E69F00"'),

@@ -1,9 +1,9 @@
-"""The pictures of the book: one style, one colour for each thing.
+"""The pictures of the book: one style, one color for each thing.
 
 Every function returns its figure; a cell ends with ``plt.show()``. Where they
 occur, ``ax`` is the axes to draw on (a new figure by default), ``columns`` the
-panels in a row, ``mean`` and ``std`` what an image was normalised with (one number
-per channel), and a colour may be a key of ``COLORS``. Arrays may be tensors, NumPy
+panels in a row, ``mean`` and ``std`` what an image was normalized with (one number
+per channel), and a color may be a key of ``COLORS``. Arrays may be tensors, NumPy
 arrays or nested lists.
 """
 
@@ -17,7 +17,7 @@ import torch
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.patches import FancyBboxPatch
 
-# The palette of Okabe and Ito (2008), which colour-blind readers tell apart too.
+# The palette of Okabe and Ito (2008), which color-blind readers tell apart too.
 COLORS = {
     "query": "#0072B2",  # blue
     "key": "#E69F00",  # orange
@@ -26,7 +26,7 @@ COLORS = {
     "distill_token": "#D55E00",  # vermilion
     "teacher": "#333333",  # almost black
     "patch": "#56B4E9",  # sky blue
-    "neutral": "#8A9099",  # grey
+    "neutral": "#8A9099",  # gray
     "ok": "#009E73",
     "bad": "#D55E00",
 }
@@ -76,9 +76,9 @@ def show_images(images, *, titles=None, columns=8, colors=None, mean=None, std=N
     """Show a batch of images in a grid.
 
     Args:
-        images: (B, 1 or 3, H, W), uint8, or floats in [0, 1], or normalised
+        images: (B, 1 or 3, H, W), uint8, or floats in [0, 1], or normalized
             floats together with their ``mean`` and ``std``.
-        titles, colors: one text per image, and the colour of each.
+        titles, colors: one text per image, and the color of each.
 
     Raises:
         ValueError: a wrong shape, or floats that need ``mean`` and ``std``.
@@ -109,7 +109,7 @@ def curves(x, lines, *, xlabel, ylabel, title=None, colors=None, xlog=False,
     Args:
         x: the common abscissae, (n,).
         lines: dict of name to ordinates (n,).
-        colors: dict of name to colour.
+        colors: dict of name to color.
         xlog, ylog: whether that axis is logarithmic.
 
     Raises:
@@ -157,16 +157,16 @@ def training_curves(history):
 
 def heatmap(matrix, *, rows=None, columns=None, title=None, xlabel="", ylabel="",
             numbers=None, diverging=False, limits=None, bar=True, ax=None):  # fmt: skip
-    """Show a matrix as colours: white is zero.
+    """Show a matrix as colors: white is zero.
 
     Args:
         matrix: (rows, columns).
         rows, columns: a label for each row and column.
         numbers: format of the number in each cell, as "{:.2f}"; None for none.
-        diverging: colours for signed values, blue below zero, orange above.
-        limits: (lowest, highest) value of the colour scale; by default from 0,
+        diverging: colors for signed values, blue below zero, orange above.
+        limits: (lowest, highest) value of the color scale; by default from 0,
             or symmetric about 0, to the largest value.
-        bar: whether to draw the colour bar.
+        bar: whether to draw the color bar.
 
     Raises:
         ValueError: not a matrix, not one label for each row and column, or
@@ -198,7 +198,7 @@ def heatmap(matrix, *, rows=None, columns=None, title=None, xlabel="", ylabel=""
 
 
 def attention_heads(weights, *, titles=None, columns=4, xlabel="key", ylabel="query"):
-    """Show the attention weights of each head on one colour scale.
+    """Show the attention weights of each head on one color scale.
 
     Args:
         weights: (h, N_q, N_k): one image, one layer.
@@ -239,7 +239,7 @@ def position_similarity(pos_embed, grid, *, title=None):
     Raises:
         ValueError: the number of embeddings does not fit the grid.
 
-    Source: Dosovitskiy et al. (2021), figure 7, centre.
+    Source: Dosovitskiy et al. (2021), figure 7, center.
     """
     rows, columns = grid
     embed = torch.as_tensor(pos_embed).detach().cpu().float()
@@ -360,14 +360,14 @@ def boxes(labels, *, colors="neutral", split_rows=0, split_columns=0, width=1.0,
 
     Args:
         labels: rows of texts; None leaves a place empty.
-        colors: keys of ``COLORS`` or colours: one for all, one per column, or
+        colors: keys of ``COLORS`` or colors: one for all, one per column, or
             rows of them.
         split_rows, split_columns: leave a gap after every so many (0: never).
         width: of a box, in heights of a box.
         ax: axes that share x and y draw at one scale.
 
     Raises:
-        ValueError: the rows of colours do not fit the labels.
+        ValueError: the rows of colors do not fit the labels.
     """
     columns = max(len(row) for row in labels)
     if isinstance(colors, str):
@@ -418,7 +418,7 @@ def pixels(images, mean=None, std=None):
     elif images.min() < 0 or images.max() > 1:
         raise ValueError(
             f"images have values from {images.min():.2f} to {images.max():.2f}, "
-            "outside [0, 1]: give the mean and std that they were normalised with"
+            "outside [0, 1]: give the mean and std that they were normalized with"
         )
     return images.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).float().numpy()
 
@@ -455,13 +455,13 @@ def label_ends(ax):
 
 
 def color_bar(image, axes, label=""):
-    """Draw the colour bar of an image beside its axes."""
+    """Draw the color bar of an image beside its axes."""
     bar = image.figure.colorbar(image, ax=axes, shrink=0.85, aspect=25, label=label)
     bar.outline.set_visible(False)
 
 
 def value_range(matrix, diverging):
-    """Return the limits of a colour scale on which white is zero."""
+    """Return the limits of a color scale on which white is zero."""
     if not diverging and matrix.min() < 0:
         raise ValueError(f"matrix has values down to {matrix.min():.3g}: set diverging")
     largest = float(np.nanmax(np.abs(matrix))) or 1.0
@@ -469,7 +469,7 @@ def value_range(matrix, diverging):
 
 
 def readable(rgb):
-    """Return the ink that reads best on a colour: white or dark."""
+    """Return the ink that reads best on a color: white or dark."""
     return "white" if np.dot(rgb, (0.299, 0.587, 0.114)) < 0.55 else INK
 
 

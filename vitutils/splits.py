@@ -1,4 +1,4 @@
-"""Splits of a dataset: images in memory or on disk that come in normalised batches."""
+"""Splits of a dataset: images in memory or on disk that come in normalized batches."""
 
 import random
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SEED = 0  # of the images held out for validation and of the order of subset(n)
 class Split:
     """Labelled images in batches: what splits share, wherever the images are.
 
-    ``labels`` is a LongTensor (N,); ``mean`` and ``std`` normalise the channels.
+    ``labels`` is a LongTensor (N,); ``mean`` and ``std`` normalize the channels.
     """
 
     labels: torch.Tensor
@@ -52,7 +52,7 @@ class Split:
             device: where the batches go.
 
         Returns:
-            An iterator of normalised images, float32 (B, C, H, W), and labels (B,).
+            An iterator of normalized images, float32 (B, C, H, W), and labels (B,).
         """
         total = self.num_batches(batch_size)
         if not 0 <= start <= total:
@@ -62,9 +62,9 @@ class Split:
         else:
             order = torch.randperm(len(self), generator=generator(seed, epoch))
             keys = [(seed, epoch, index) for index in range(total)]
-        return self._normalised(order.split(batch_size)[start:], keys[start:], device)
+        return self._normalized(order.split(batch_size)[start:], keys[start:], device)
 
-    def _normalised(self, parts, keys, device):
+    def _normalized(self, parts, keys, device):
         mean = 255 * torch.tensor(self.mean, device=device).view(-1, 1, 1)
         std = 255 * torch.tensor(self.std, device=device).view(-1, 1, 1)
         batches = self._pixels(parts, keys, device)
@@ -160,7 +160,7 @@ class MemorySplit(Split):
         shares = counts / counts.sum(1, keepdim=True).double()
         mean = shares @ values
         std = (shares @ values**2 - mean**2).clamp(min=0).sqrt()
-        # One even grey has no deviation: dividing by a grey level does no harm.
+        # One even gray has no deviation: dividing by a gray level does no harm.
         return tuple(mean.tolist()), tuple(std.clamp(min=1 / 255).tolist())
 
 
@@ -170,7 +170,7 @@ class StreamedSplit(Split):
 
     ``augment`` turns one decoded Pillow image of any size into one of
     ``image_size`` to train on, as torchvision's v2 transforms do, with torch's
-    global random numbers; None takes the centre, as outside training.
+    global random numbers; None takes the center, as outside training.
     """
 
     paths: list[str]
@@ -197,7 +197,7 @@ class StreamedSplit(Split):
 
     def _decode(self, item):
         part, key = item
-        transform = centre_crop(self.image_size)
+        transform = center_crop(self.image_size)
         if key and self.augment:
             transform = self.augment
             torch.default_generator.manual_seed(generator(*key).initial_seed())
@@ -211,7 +211,7 @@ class StreamedSplit(Split):
     def pixel_statistics(self):
         """Return mean and standard deviation by channel, of at most 2,000 images."""
         sample = self.subset(min(len(self), 2000))
-        fit = centre_crop(self.image_size)
+        fit = center_crop(self.image_size)
         pixels = files.read_images(sample.paths, self.in_channels, self.image_size, fit)
         return MemorySplit(labels=sample.labels, images=pixels).pixel_statistics()
 
@@ -224,8 +224,8 @@ def crop_and_flip(size):
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
 
 
-def centre_crop(size):
-    """Return the transform that resizes the shorter side and crops the centre."""
+def center_crop(size):
+    """Return the transform that resizes the shorter side and crops the center."""
     return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
 
 

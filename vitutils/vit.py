@@ -77,7 +77,7 @@ class VisionTransformer(nn.Module):
         """Return the logits, or (logits, weights) with ``need_weights``.
 
         Args:
-            images: normalised images, (B, C, height, width).
+            images: normalized images, (B, C, height, width).
             need_weights: whether to return the attention weights too.
 
         Returns:
@@ -85,7 +85,9 @@ class VisionTransformer(nn.Module):
             (B, h, N+1, N+1) a block.
         """
         tokens = self.embeddings(images)  # (B, N+1, D)
-        tokens, weights = self.encoder(tokens, need_weights=need_weights)
+        tokens, weights = self.encoder(
+            tokens, need_weights=need_weights, read=1
+        )
         logits = self.head(tokens[:, 0])  # the class token
         return (logits, weights) if need_weights else logits
 
