@@ -32,14 +32,15 @@ import chapters  # noqa: E402
 
 TOC = (ROOT / "_toc.yml").read_text(encoding="utf-8")
 NAMES = re.findall(r"^\s*- file: notebooks/(\S+)$", TOC, re.MULTILINE)
-SECONDS = {"08_training": 120}  # on two cores; every other chapter: 20
+SECONDS = {"08_training": 120}  # on two quiet cores; every other chapter: 20
+BUSY = 2  # a machine that others share may take so many times as long
 
 MYST = r"(?m)\{[\w:-]+\}`|^\s*(```|:::+|~~~)\{|^\([\w-]+\)=$"  # roles, fences, targets
 MACHINE = r"(?<![\w/.])/(work|tmp|root|home|opt)\b"
 
 # The chapter that explains a module, or, where they differ, a name in it.
 CHAPTER = {
-    "data": 0, "plot": 0, "graph": 0,
+    "data": 0, "splits": 0, "files": 0, "plot": 0, "graph": 0,
     "attention": 1, "attention.MultiHeadAttention": 2, "mlp": 3,
     "encoder": 4, "encoder.Encoder": 5, "embeddings": 6, "vit": 7,
     "train": 8, "run": 8, "checkpoint": 8, "maps": 9, "deit": 10, "distill": 11,
@@ -286,7 +287,7 @@ def test_nbval(name, capsys):
     with capsys.disabled():
         print(f"\n{name}: {seconds:.1f} s", end=" ")
     assert run.returncode == 0, run.stdout + run.stderr
-    assert seconds <= SECONDS.get(name, 20), f"{name} took {seconds:.1f} s"
+    assert seconds <= BUSY * SECONDS.get(name, 20), f"{name} took {seconds:.1f} s"
 
 
 def needed_by(*names):

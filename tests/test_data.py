@@ -19,7 +19,13 @@ from torchvision.datasets import CIFAR10, FashionMNIST
 from vitutils import data as data_module
 from vitutils import files
 from vitutils.data import DATA, load
-from vitutils.splits import MemorySplit, StreamedSplit, generator, shift_and_flip
+from vitutils.splits import (
+    MemorySplit,
+    StreamedSplit,
+    flip,
+    generator,
+    shift_and_flip,
+)
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +210,15 @@ def test_each_image_gets_a_window_of_its_own(channels, size):
     assert 0.4 < np.mean(flips) < 0.6
     assert abs(np.corrcoef(tops, lefts)[0, 1]) < 0.2
     assert len(set(draws)) > len(windows) / 2
+
+
+def test_flip_mirrors_about_half_and_moves_nothing():
+    images = random_split(n=200).images
+    flipped = flip(images, generator(0))
+    same = (flipped == images).flatten(1).all(1)
+    mirrored = (flipped == images.flip(3)).flatten(1).all(1)
+    assert (same | mirrored).all()
+    assert 70 < mirrored.sum() < 130
 
 
 def test_augment_can_be_replaced():

@@ -89,8 +89,8 @@ class Encoder(nn.Module):
             block, empty unless ``need_weights``.
         """
         weights = []
-        for block in self.blocks:
-            last = block is self.blocks[-1]
+        for i, block in enumerate(self.blocks, start=1):
+            last = i == len(self.blocks)
             x, block_weights = block(
                 x, need_weights=need_weights, read=read if last else None
             )

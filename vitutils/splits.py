@@ -126,6 +126,22 @@ def shift_and_flip(images, generator):
     return padded.gather(2, pixels).view(B, C, H, W)
 
 
+def flip(images, generator):
+    """Mirror half of the images, left to right, and shift none.
+
+    For short runs: what is never shifted is learned sooner, and less well.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        generator: a CPU ``torch.Generator``, as for ``shift_and_flip``.
+
+    Returns:
+        Augmented images, uint8 (B, C, H, W).
+    """
+    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(mirrored.to(images.device), images.flip(3), images)
+
+
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
 class MemorySplit(Split):
     """Images held in memory, uint8 (N, C, H, W), on the CPU or another device.
