@@ -33,7 +33,7 @@ import chapters  # noqa: E402
 TOC = (ROOT / "_toc.yml").read_text(encoding="utf-8")
 NAMES = re.findall(r"^\s*- file: notebooks/(\S+)$", TOC, re.MULTILINE)
 SECONDS = {"08_training": 120}  # on two quiet cores; every other chapter: 20
-BUSY = 4  # a shared machine was seen to take so many times as long
+BUSY = 4  # a shared machine was seen to take 2.7 times as long
 
 MYST = r"(?m)\{[\w:-]+\}`|^\s*(```|:::+|~~~)\{|^\([\w-]+\)=$"  # roles, fences, targets
 MACHINE = r"(?<![\w/.])/(work|tmp|root|home|opt)\b"
