@@ -181,6 +181,54 @@ def test_attention_heads_share_one_scale():
     assert {"head 1", "head 2", "head 3", "key", "query"} <= texts(fig)
 
 
+def test_attention_leaves_the_image_clear_and_veils_the_rest():
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 6)
+    maps = torch.zeros(2, 2, 3)
+    maps[0, 0, 1], maps[0, 1, 2], maps[1] = 0.2, 0.1, 0.3
+    fig = plot.attention_on_images(images, maps, titles=["a", "b"])
+    black, white = shown(fig, 0), shown(fig, 1)
+    np.testing.assert_allclose(black[:2, 2:4], 0, atol=1e-6)  # the patch itself
+    veil = black[0, 0]
+    assert 0.2 < veil[0] < veil[1] < veil[2]  # blue, seen on black
+    np.testing.assert_allclose(black[2:, 4:], np.tile(veil / 2, (2, 2, 1)), atol=1e-6)
+    np.testing.assert_allclose(black[:2, :2], np.tile(veil, (2, 2, 1)), atol=1e-6)
+    np.testing.assert_allclose(white, 1, atol=1e-6)  # the same to all: no veil
+    assert {"a", "b"} <= texts(fig)
+
+
+def test_attention_to_nothing_is_a_veil_that_shows_what_is_below():
+    images = torch.tensor([[[[0.0, 1.0]]]])
+    drawn = shown(plot.attention_on_images(images, torch.zeros(1, 1, 1)))
+    np.testing.assert_allclose(drawn[0, 1] - drawn[0, 0], 0.35, atol=1e-6)
+    assert drawn.max() < 0.98  # on white too
+
+
+def test_attention_is_shown_on_normalized_images():
+    images, maps = torch.rand(1, 3, 4, 4), torch.ones(1, 2, 2)
+    fig = plot.attention_on_images(images * 2 - 1, maps, mean=[0.5] * 3, std=[0.5] * 3)
+    np.testing.assert_allclose(shown(fig), images[0].permute(1, 2, 0), atol=1e-6)
+
+
+def test_attention_distance_is_a_dot_a_head():
+    distance = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+    fig = plot.attention_distance(distance, even=7.5, title="far")
+    fig.draw_without_rendering()
+    ax = fig.axes[0]
+    dots = [dot for dots in ax.collections for dot in dots.get_offsets().tolist()]
+    assert sorted(dots) == [[1, 1], [1, 2], [2, 3], [2, 4], [3, 5], [3, 6]]
+    assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 7.5
+    assert ax.lines[0].get_ydata()[0] == 7.5
+    label = next(t for t in ax.texts if t.get_text() == "even attention")
+    assert label.xy[1] == pytest.approx(7.5 / ax.get_ylim()[1])  # beside its line
+    assert {"far", "1", "2", "3", "layer"} <= texts(fig)
+
+
+def test_attention_distance_without_a_line_or_a_distance():
+    fig, ax = plt.subplots()
+    assert plot.attention_distance(torch.zeros(2, 1), ax=ax) is fig
+    assert not ax.lines and not ax.texts and ax.get_ylim() == (0, 1)
+
+
 @pytest.mark.parametrize("class_tokens", [0, 1])
 def test_position_similarity_is_the_cosine(class_tokens):
     embed = torch.randn(1, 6 + class_tokens, 5)
@@ -289,6 +337,23 @@ def test_same_input_same_pixels():
         (lambda: plot.heatmap([[-1.0, 2.0]]), "set diverging"),
         (lambda: plot.attention_heads(torch.rand(4, 4)), r"\(4, 4\)"),
         (lambda: plot.attention_heads(torch.rand(2, 4, 4), titles=["a"]), "1 titles"),
+        (
+            lambda: plot.attention_on_images(torch.rand(2, 3, 4, 4), torch.rand(2, 2)),
+            r"maps has shape \(2, 2\), expected \(B, rows",
+        ),
+        (
+            lambda: plot.attention_on_images(
+                torch.rand(2, 3, 4, 4), torch.rand(3, 2, 2)
+            ),
+            "3 maps given for 2",
+        ),
+        (
+            lambda: plot.attention_on_images(
+                torch.rand(1, 1, 4, 4), -torch.ones(1, 2, 2)
+            ),
+            "down to -1, below zero",
+        ),
+        (lambda: plot.attention_distance(torch.rand(3)), r"\(3,\), expected"),
         (lambda: plot.position_similarity(torch.rand(1, 9, 4), (2, 3)), "2 x 3"),
         (lambda: plot.filters(torch.rand(8, 4, 2, 2)), r"\(8, 4, 2, 2\)"),
         (lambda: plot.confusion(torch.eye(3), ["a", "b"]), r"\(3, 3\).*2 classes"),

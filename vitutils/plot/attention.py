@@ -1,0 +1,110 @@
+"""What attends to what."""
+
+import math
+
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+from matplotlib.colors import to_rgb
+
+from vitutils.plot.charts import label_ends
+from vitutils.plot.common import (
+    array,
+    axes_or_new,
+    check_count,
+    check_shape,
+    color_bar,
+    pixels,
+)
+from vitutils.plot.matrices import heatmap
+from vitutils.plot.pictures import show_images
+from vitutils.plot.style import COLORS, WIDTH
+
+
+def attention_heads(weights, *, titles=None, columns=4, xlabel="key", ylabel="query"):
+    """Show the attention weights of each head on one color scale.
+
+    Args:
+        weights: (h, N_q, N_k): one image, one layer.
+        titles: one text per head; by default "head 1", "head 2", ...
+
+    Raises:
+        ValueError: a wrong shape or count of titles.
+    """
+    weights = array(weights)
+    check_shape("weights", weights, "(heads, queries, keys)", 3)
+    titles = titles or [f"head {i + 1}" for i in range(len(weights))]
+    check_count("titles", titles, len(weights))
+    columns = min(columns, len(weights))
+    rows = math.ceil(len(weights) / columns)
+    size = (min(WIDTH, 2.4 * columns), min(WIDTH / columns, 2.4) * rows)
+    fig, axes = plt.subplots(rows, columns, squeeze=False, figsize=size,
+                             sharex=True, sharey=True)  # fmt: skip
+    for ax in axes.flat[len(weights) :]:
+        ax.set_axis_off()
+    for head, title, ax in zip(weights, titles, axes.flat, strict=False):
+        heatmap(head, title=title, limits=(0, weights.max()), bar=False, ax=ax)
+    for ax in axes[-1]:
+        ax.set_xlabel(xlabel)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    color_bar(axes[0, 0].images[0], axes)
+    return fig
+
+
+def attention_on_images(images, maps, *, titles=None, columns=6, mean=None, std=None):
+    """Show what is attended to: the rest of each image lies under a blue veil.
+
+    Args:
+        images: (B, 1 or 3, H, W), as in ``show_images``.
+        maps: (B, rows, columns), not negative, one for each image. The veil
+            is thick at zero and gone at the largest value of each map.
+        titles: one text per image.
+
+    Raises:
+        ValueError: a wrong shape, a map for each image missing, or a negative
+            value.
+    """
+    pictures = torch.from_numpy(pixels(images, mean, std)).movedim(-1, 1)
+    maps = torch.as_tensor(maps).detach().cpu().float()
+    check_shape("maps", maps, "(B, rows, columns)", 3)
+    check_count("maps", maps, len(pictures))
+    if maps.min() < 0:
+        raise ValueError(f"maps have values down to {maps.min():.3g}, below zero")
+    clear = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    clear = F.interpolate(clear[:, None], size=pictures.shape[2:])  # (B, 1, H, W)
+    gray = pictures.mean(dim=1, keepdim=True)
+    # Neither black nor white: the veil shows on both.
+    blue = torch.tensor(to_rgb(COLORS["patch"])).view(3, 1, 1)
+    shown = clear * pictures + (1 - clear) * (0.35 * gray + 0.65 * blue)
+    return show_images(shown, titles=titles, columns=columns)
+
+
+def attention_distance(distance, *, even=None, title=None, ax=None):
+    """Draw how far each head looks, layer by layer: a dot a head.
+
+    Args:
+        distance: (L, h) in pixels, from ``vitutils.maps.attention_distance``.
+        even: the distance in pixels of attention that is the same to all
+            patches, drawn as a line.
+
+    Raises:
+        ValueError: a wrong shape.
+
+    Source: Dosovitskiy et al. (2021), figure 7, right.
+    """
+    distance = array(distance)
+    check_shape("distance", distance, "(layers, heads)", 2)
+    ax = axes_or_new(ax, (WIDTH * 0.75, 3.2))
+    layers = range(1, len(distance) + 1)
+    for head in distance.T:
+        ax.scatter(layers, head, color=COLORS["query"], alpha=0.6, linewidth=0)
+    ax.set(xlabel="layer", ylabel="mean attention distance (pixels)", title=title or "")
+    ax.set_xticks(layers)
+    ax.set_ylim(0, 1.1 * max(distance.max(), even or 0) or 1)
+    ax.grid(axis="y")
+    if even is not None:
+        ax.axhline(even, color=COLORS["neutral"], linewidth=1.2, zorder=0.9,
+                   label="even attention")  # fmt: skip
+        label_ends(ax)
+    return ax.figure

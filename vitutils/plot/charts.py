@@ -1,0 +1,129 @@
+"""Lines over numbers, and boxes for tokens."""
+
+import math
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyBboxPatch
+
+from vitutils.plot.common import array, axes_or_new, readable
+from vitutils.plot.style import COLORS, WIDTH
+
+
+def curves(x, lines, *, xlabel, ylabel, title=None, colors=None, xlog=False,
+           ylog=False, ax=None):  # fmt: skip
+    """Draw lines, each with its name at its end.
+
+    Args:
+        x: the common abscissae, (n,).
+        lines: dict of name to ordinates (n,).
+        colors: dict of name to color.
+        xlog, ylog: whether that axis is logarithmic.
+
+    Raises:
+        ValueError: a line is not as long as ``x``.
+    """
+    ax = axes_or_new(ax, (WIDTH * 0.75, 3.2))
+    for name, y in lines.items():
+        if len(y) != len(x):
+            raise ValueError(f"line {name!r} has {len(y)} points, x has {len(x)}")
+        color = (colors or {}).get(name)
+        ax.plot(array(x), array(y), color=COLORS.get(color, color), label=name or None,
+                marker="o" if len(x) == 1 else None)  # fmt: skip
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
+    ax.set(xscale="log" if xlog else "linear", yscale="log" if ylog else "linear")
+    ax.grid(axis="y")
+    label_ends(ax)
+    return ax.figure
+
+
+def training_curves(history):
+    """Draw what ``vitutils.train.fit`` returns: losses, accuracy, learning rate.
+
+    Args:
+        history: one dict an epoch with epoch, train_loss, val_loss,
+            val_accuracy (in [0, 1]) and lr.
+
+    Raises:
+        ValueError: the history is empty.
+    """
+    if not history:
+        raise ValueError("history is empty: train for at least one epoch")
+    get = {key: [row[key] for row in history] for key in history[0]}
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.5))
+    losses = {"training": get["train_loss"], "validation": get["val_loss"]}
+    accuracy = {"": [100 * value for value in get["val_accuracy"]]}
+    panels = [losses, accuracy, {"": get["lr"]}]
+    titles = ["Loss", "Validation accuracy (%)", "Learning rate"]
+    colors = {"training": "neutral", "validation": "query", "": "query"}
+    for ax, lines, title in zip(axes, panels, titles, strict=True):
+        curves(get["epoch"], lines, xlabel="epoch", ylabel="", title=title,
+               colors=colors, ax=ax)  # fmt: skip
+        ax.xaxis.get_major_locator().set_params(integer=True)
+    return fig
+
+
+def label_ends(ax):
+    """Write each line's name beside its end, moved apart where they would touch."""
+    ends = []
+    ax.autoscale_view()  # now, not when drawn: the ends' places depend on it
+    to_axes = ax.transData - ax.transAxes
+    for line in ax.lines:
+        points = line.get_xydata()[np.isfinite(line.get_ydata())]
+        if len(points) and not line.get_label().startswith("_"):  # "_": nameless
+            ends.append((np.clip(to_axes.transform(points[-1])[1], 0, 1), line))
+    height = ax.figure.get_figheight() * ax.get_position().height
+    step, lowest = 13 / 72 / height, -math.inf
+    for y, line in sorted(ends, key=lambda end: end[0]):
+        lowest = max(y, lowest + step)
+        ax.annotate(line.get_label(), (1, lowest), (4, 0), xycoords="axes fraction",
+                    textcoords="offset points", va="center", fontsize=9,
+                    color=line.get_color(), annotation_clip=False)  # fmt: skip
+
+
+def boxes(labels, *, colors="neutral", split_rows=0, split_columns=0, width=1.0,
+          title=None, ax=None):  # fmt: skip
+    """Draw labelled boxes in a grid: tokens, or the numbers of a small tensor.
+
+    Args:
+        labels: rows of texts; None leaves a place empty.
+        colors: keys of ``COLORS`` or colors: one for all, one per column, or
+            rows of them.
+        split_rows, split_columns: leave a gap after every so many (0: never).
+        width: of a box, in heights of a box.
+        ax: axes that share x and y draw at one scale.
+
+    Raises:
+        ValueError: the rows of colors do not fit the labels.
+    """
+    columns = max(len(row) for row in labels)
+    if isinstance(colors, str):
+        colors = [colors] * columns
+    if isinstance(colors[0], str):
+        colors = [colors] * len(labels)
+    if [len(row) for row in colors] != [len(row) for row in labels]:
+        raise ValueError(
+            f"colors in rows of {[len(row) for row in colors]} do not fit labels "
+            f"in rows of {[len(row) for row in labels]}"
+        )
+    gaps = [(len(labels) - 1) // split_rows if split_rows else 0,
+            (columns - 1) // split_columns if split_columns else 0]  # fmt: skip
+    extent = ((columns * width + gaps[1] * 0.5), len(labels) + gaps[0] * 0.5)
+    ax = axes_or_new(ax, (0.45 * extent[0] + 0.2, 0.45 * extent[1] + 0.4))
+    for i, row in enumerate(labels):
+        for j, label in enumerate(row):
+            if label is None:
+                continue
+            y = i + (i // split_rows * 0.5 if split_rows else 0)
+            x = j * width + (j // split_columns * 0.5 if split_columns else 0)
+            face = to_rgb(COLORS.get(colors[i][j], colors[i][j]))
+            ax.add_patch(FancyBboxPatch((x + 0.1, y + 0.1), width - 0.2, 0.8, fc=face,
+                         ec="none", boxstyle="round,pad=0.04"))  # fmt: skip
+            ax.text(x + width / 2, y + 0.52, label, ha="center", va="center",
+                    fontsize=9, color=readable(face))  # fmt: skip
+    right, bottom = max(extent[0], ax.get_xlim()[1]), max(extent[1], *ax.get_ylim())
+    ax.set(xlim=(0, right), ylim=(bottom, 0), aspect="equal", title=title or "")
+    ax.set_anchor("NW")
+    ax.set_axis_off()
+    return ax.figure

@@ -1,0 +1,109 @@
+"""Images, and what is cut out of them."""
+
+import math
+
+import matplotlib.pyplot as plt
+import torch
+
+from vitutils.plot.common import axes_or_new, check_count, check_shape, mosaic, pixels
+from vitutils.plot.style import COLORS, DIVERGING, INK, WIDTH
+
+
+def show_images(images, *, titles=None, columns=8, colors=None, mean=None, std=None):
+    """Show a batch of images in a grid.
+
+    Args:
+        images: (B, 1 or 3, H, W), uint8, or floats in [0, 1], or normalized
+            floats together with their ``mean`` and ``std``.
+        titles, colors: one text per image, and the color of each.
+
+    Raises:
+        ValueError: a wrong shape, or floats that need ``mean`` and ``std``.
+    """
+    pictures = pixels(images, mean, std)
+    check_count("titles", titles, len(pictures))
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    side = min(WIDTH / columns, 1.6)
+    height = side * pictures.shape[1] / pictures.shape[2] + (0.25 if titles else 0)
+    fig, axes = plt.subplots(
+        rows, columns, squeeze=False, figsize=(side * columns, height * rows)
+    )
+    for i, ax in enumerate(axes.flat):
+        ax.set_axis_off()
+        if i < len(pictures):
+            ax.imshow(pictures[i])
+        if titles and i < len(pictures):
+            color = COLORS.get(colors[i], colors[i]) if colors else INK
+            ax.set_title(titles[i], fontsize=9, color=color, loc="center", pad=3)
+    return fig
+
+
+def patches(image, patch_size, *, numbers=True, mean=None, std=None, ax=None):
+    """Show an image cut in patches, numbered as the model reads them, row by row.
+
+    Args:
+        image: (1 or 3, H, W), as in ``show_images``.
+        patch_size: patch side in pixels, or (height, width).
+        numbers: whether to number the patches, from 1.
+
+    Raises:
+        ValueError: a wrong shape, or an image that the patch does not divide.
+    """
+    picture = pixels(torch.as_tensor(image)[None], mean, std)[0]
+    height, width = (patch_size,) * 2 if isinstance(patch_size, int) else patch_size
+    rows, columns = picture.shape[0] // height, picture.shape[1] // width
+    if (rows * height, columns * width) != picture.shape[:2]:
+        raise ValueError(
+            f"image of {picture.shape[0]}x{picture.shape[1]} pixels is not "
+            f"divisible by patch_size {height}x{width}"
+        )
+    tiles = picture.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
+    gap = max(1, round(width / 8))
+    ax = axes_or_new(ax, (4, 4 * rows * height / (columns * width)))
+    ax.imshow(mosaic(tiles.reshape(-1, height, width, 3), columns, gap))
+    ax.set_axis_off()
+    plate = {"fc": "white", "ec": "none", "pad": 1, "alpha": 0.8}
+    for i in range(rows * columns if numbers else 0):
+        y, x = i // columns * (height + gap), i % columns * (width + gap)
+        ax.annotate(i + 1, (x - 0.5, y - 0.5), (2, -2), textcoords="offset points",
+                    va="top", fontsize=min(9, 72 / columns), color=INK, bbox=plate,
+                    )  # fmt: skip
+    return ax.figure
+
+
+def filters(weight, *, components=False, count=28, columns=7, title=None):
+    """Show what the first projection looks for: its filters, or their main themes.
+
+    Args:
+        weight: (D, 1 or 3, P, P), the weight of the patch projection.
+        components: show the principal components of the D filters instead.
+        count: how many to show, at most.
+
+    Raises:
+        ValueError: the weight has another shape.
+
+    Source: Dosovitskiy et al. (2021), figure 7, left (with ``components``).
+    """
+    weight = torch.as_tensor(weight).detach().cpu().float()
+    check_shape("weight", weight, "(D, 1 or 3, P, P)", 4, channels=1)
+    tiles = weight
+    if components:
+        flat = weight.flatten(1) - weight.flatten(1).mean(dim=0)
+        basis = torch.linalg.svd(flat, full_matrices=False).Vh
+        strongest = basis.abs().argmax(dim=1, keepdim=True)  # a sign for each:
+        basis = basis * basis.gather(1, strongest).sign()  # SVD leaves it open
+        tiles = basis.view(-1, *weight.shape[1:])
+    tiles = tiles[:count]
+    tiles = tiles / tiles.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
+    tiles = tiles.permute(0, 2, 3, 1).numpy()  # in [-1, 1], zero in the middle
+    columns = min(columns, len(tiles))
+    rows = math.ceil(len(tiles) / columns)
+    fig, ax = plt.subplots(figsize=(min(WIDTH, 0.9 * columns), 0.9 * rows + 0.3))
+    if weight.shape[1] == 3:
+        ax.imshow(mosaic((tiles + 1) / 2, columns))
+    else:
+        ax.imshow(mosaic(tiles[..., 0], columns), cmap=DIVERGING, vmin=-1, vmax=1)
+    ax.set_axis_off()
+    ax.set_title(title or "")
+    return fig
