@@ -1,0 +1,318 @@
+"""What a model attends to: computed by hand, and the model left as it was."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from vitutils.maps import (
+    attention_distance,
+    attention_entropy,
+    attention_maps,
+    attention_rollout,
+    attention_weights,
+)
+from vitutils.vit import VisionTransformer
+
+SIZES = {
+    "image_size": (8, 12), "patch_size": (4, 3), "in_channels": 1, "num_classes": 5,
+    "embed_dim": 12, "depth": 3, "num_heads": 2, "mlp_dim": 8,
+}  # fmt: skip
+ROWS, COLUMNS = 2, 4
+
+
+class Fake(nn.Module):
+    """A model that attends as it is told: `first` tokens, then the patches."""
+
+    def __init__(self, weights, grid, fails=False):
+        super().__init__()
+        self.weights, self.fails = weights, fails
+        self.scale = nn.Parameter(torch.ones(()))
+        self.embeddings = SimpleNamespace(grid=grid, num_patches=grid[0] * grid[1])
+
+    def forward(self, images, need_weights=False):
+        if self.fails:
+            raise RuntimeError("out of memory")
+        if self.training:
+            raise AssertionError("run in training mode")
+        weights = [w[: len(images)] * self.scale for w in self.weights]
+        return (None, weights) if need_weights else None
+
+
+def softmaxed(*shape, seed=0):
+    noise = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return (2 * noise).softmax(dim=-1)
+
+
+def blank(*shape):
+    return torch.zeros(shape)
+
+
+@pytest.fixture
+def vit():
+    torch.manual_seed(0)
+    model = VisionTransformer(**SIZES)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture
+def images():
+    return torch.randn(3, 1, 8, 12, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(params=[1, 2], ids=["vit", "deit"])
+def fake(request):
+    """Two layers of two heads on a grid of 2 x 3, with one or two first tokens."""
+    n = request.param + 6
+    weights = [softmaxed(2, 2, n, n, seed=layer) for layer in (0, 1)]
+    return Fake(weights, (2, 3))
+
+
+# ---- the model is left as it was found ----
+
+
+def test_weights_are_those_of_eval_mode(vit, images):
+    weights = attention_weights(vit, images)
+    expected = vit(images, need_weights=True)[1]
+    assert [w.shape for w in weights] == 3 * [(3, 2, 9, 9)]
+    for ours, theirs in zip(weights, expected, strict=True):
+        assert torch.equal(ours, theirs) and not ours.requires_grad
+
+
+@pytest.mark.parametrize(
+    "look",
+    [attention_weights, attention_maps, attention_rollout],
+)
+def test_the_model_is_left_as_found(look, images):
+    torch.manual_seed(0)
+    model = VisionTransformer(**SIZES, dropout=0.5).train()
+    model.encoder.blocks[0].eval().requires_grad_(False)  # frozen in part
+    model.head.weight.grad = torch.ones_like(model.head.weight)
+    modes = {name: module.training for name, module in model.named_modules()}
+    assert set(modes.values()) == {True, False}
+    needed = {name: p.requires_grad for name, p in model.named_parameters()}
+    state, random = copy.deepcopy(model.state_dict()), torch.get_rng_state()
+
+    first, second = look(model, images), look(model, images)
+
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert modes == {n: module.training for n, module in model.named_modules()}
+    assert needed == {n: p.requires_grad for n, p in model.named_parameters()}
+    grads = {n for n, p in model.named_parameters() if p.grad is not None}
+    assert grads == {"head.weight"} and (model.head.weight.grad == 1).all()
+    assert all(torch.equal(state[n], v) for n, v in model.state_dict().items())
+    assert torch.equal(random, torch.get_rng_state())
+    assert torch.is_grad_enabled()
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+
+
+def test_the_mode_comes_back_when_the_model_fails():
+    model = Fake([], (1, 1), fails=True).train()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        attention_weights(model, torch.zeros(1, 1, 1, 1))
+    assert model.training
+
+
+def test_images_follow_the_model_to_its_device(images):
+    with torch.device("meta"):
+        model = VisionTransformer(**SIZES)
+    weights = attention_weights(model, images)
+    results = [attention_maps(model, images), attention_rollout(model, images)]
+    assert [r.shape for r in results] == 2 * [(3, ROWS, COLUMNS)]
+    distance = attention_distance(weights, (ROWS, COLUMNS), (4, 3))
+    results += [distance, attention_entropy(weights)]
+    assert {r.device.type for r in results} == {"meta"}
+
+
+# ---- maps ----
+
+
+@pytest.mark.parametrize("head", [None, 0, 1, -1])
+@pytest.mark.parametrize("layer", [0, 1, -1])
+@pytest.mark.parametrize("query", [0, 1, 4, -1])
+def test_a_map_is_a_row_of_the_weights(fake, layer, head, query):
+    maps = attention_maps(
+        fake.train(), blank(2, 3, 4, 6), layer=layer, head=head, query=query
+    )
+    assert maps.shape == (2, 2, 3)
+    first = fake.weights[0].shape[-1] - 6
+    heads = [0, 1] if head is None else [head]
+    for image in range(2):
+        for place in range(6):
+            of_heads = [
+                fake.weights[layer][image, h, query, first + place] for h in heads
+            ]
+            expected = sum(of_heads) / len(of_heads)
+            drawn = maps[image, place // 3, place % 3]
+            assert drawn.item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_a_map_lacks_what_went_to_the_class_token(vit, images):
+    maps = attention_maps(vit, images, layer=1, head=0)
+    kept = attention_weights(vit, images)[1][:, 0, 0, 0]
+    torch.testing.assert_close(maps.sum(dim=(1, 2)), 1 - kept)
+    assert (kept > 0.01).all()
+
+
+def test_the_default_is_the_class_token_in_the_last_layer(vit, images):
+    expected = attention_maps(vit, images, layer=2, query=0)
+    assert torch.equal(attention_maps(vit, images), expected)
+    assert not torch.equal(attention_maps(vit, images, layer=0), expected)
+
+
+# ---- rollout ----
+
+
+@pytest.mark.parametrize("query", [0, 1, 5])
+def test_rollout_by_hand(fake, query):
+    """Each path from the query to a patch: a token in the layer between."""
+    rollout = attention_rollout(fake.train(), blank(2, 3, 4, 6), query=query)
+    n = fake.weights[0].shape[-1]
+
+    def share(layer, image, to, of):
+        heads = fake.weights[layer][image, :, to, of]
+        return 0.5 * heads.mean().item() + 0.5 * (to == of)
+
+    for image in range(2):
+        for place in range(6):
+            patch = n - 6 + place
+            expected = sum(
+                share(1, image, query, between) * share(0, image, between, patch)
+                for between in range(n)
+            )
+            drawn = rollout[image, place // 3, place % 3]
+            assert drawn.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_rollout_of_one_layer_is_half_its_attention(vit, images):
+    vit.encoder.blocks = vit.encoder.blocks[:1]
+    expected = attention_maps(vit, images) / 2
+    torch.testing.assert_close(attention_rollout(vit, images), expected)
+
+
+def test_rollout_without_attention_to_others_stays_where_it_is():
+    model = Fake([torch.eye(7).expand(1, 2, 7, 7)] * 3, (2, 3))
+    expected = torch.zeros(1, 2, 3)
+    expected[0, 1, 0] = 1
+    images = blank(1, 3, 4, 6)
+    torch.testing.assert_close(attention_rollout(model, images, query=4), expected)
+    assert not attention_rollout(model, images, query=0).any()
+
+
+# ---- distance ----
+
+
+def with_first_tokens(patches, first):
+    """Weights (B, h, N, N) of which `first` tokens get the greater part."""
+    n = patches.shape[-1] + first
+    weights = torch.full((*patches.shape[:-2], n, n), 0.4)
+    weights[..., first:, first:] = (1 - 0.4 * first) * patches
+    return weights
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_attention_to_oneself_has_no_distance(first):
+    weights = with_first_tokens(torch.eye(36).expand(2, 3, 36, 36), first)
+    distance = attention_distance([weights, weights], (6, 6), 16)
+    assert torch.equal(distance, torch.zeros(2, 3))
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_even_attention_on_two_by_two_patches(first):
+    """Two neighbors at 4 pixels, one diagonally at 4 sqrt 2, itself at 0."""
+    weights = with_first_tokens(torch.full((1, 1, 4, 4), 0.25), first)
+    distance = attention_distance([weights], (2, 2), 4)
+    assert distance.item() == pytest.approx((4 + 4 + 4 * 2**0.5) / 4)
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"), [(1, 5.0), (COLUMNS, 3.0)], ids=["right", "below"]
+)
+def test_attention_to_a_neighbor_is_a_patch_away(step, expected):
+    n = ROWS * COLUMNS
+    patches = torch.eye(n)  # at the edge, where no neighbor is: itself
+    inner = [i for i in range(n) if step != 1 or i % COLUMNS < COLUMNS - 1]
+    inner = [i for i in inner if i + step < n]
+    for i in inner:
+        patches[i] = torch.eye(n)[i + step]
+    weights = with_first_tokens(patches[None, None], 1)
+    distance = attention_distance([weights], (ROWS, COLUMNS), (3, 5))
+    assert distance.item() == pytest.approx(expected * len(inner) / n)
+
+
+def test_distance_is_a_mean_over_images_of_each_layer_and_head():
+    weights = [softmaxed(3, 2, 7, 7, seed=layer) for layer in (0, 1)]
+    distance = attention_distance(weights, (2, 3), (4, 5))
+    assert distance.shape == (2, 2)
+    for layer in (0, 1):
+        for head in (0, 1):
+            total = 0
+            for image in range(3):
+                patches = weights[layer][image, head, 1:, 1:]
+                for i in range(6):
+                    for j in range(6):
+                        dy, dx = 4 * (i // 3 - j // 3), 5 * (i % 3 - j % 3)
+                        share = (patches[i, j] / patches[i].sum()).item()
+                        total += share * (dy**2 + dx**2) ** 0.5
+            assert distance[layer, head].item() == pytest.approx(total / 18, rel=1e-5)
+
+
+def test_a_patch_that_sees_the_class_token_alone_is_left_out():
+    weights = torch.zeros(1, 1, 5, 5)
+    weights[..., 0] = 1
+    weights[0, 0, 1] = torch.tensor([0.5, 0, 0.5, 0, 0])  # one sees its neighbor
+    assert attention_distance([weights], (2, 2), 8).item() == 8
+
+
+# ---- entropy ----
+
+
+def test_entropy_counts_tokens_in_bits():
+    weights = torch.zeros(2, 3, 8, 8)
+    weights[:, 0, 0] = 1 / 8  # head 1: even
+    weights[:, 1, 0, 5] = 1  # head 2: one token
+    weights[0, 2, 0, :2] = 0.5  # head 3: two tokens in one image, four in the other
+    weights[1, 2, 0, :4] = 0.25
+    weights[:, :, 3, :4] = 0.25
+    entropy = attention_entropy([weights, weights.flip(1)])
+    expected = [[3, 0, 1.5], [1.5, 0, 3]]
+    torch.testing.assert_close(entropy, torch.tensor(expected))
+    torch.testing.assert_close(
+        attention_entropy([weights], query=3), torch.full((1, 3), 2.0)
+    )
+
+
+# ---- wrong arguments ----
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x: attention_maps(m, x, layer=3), "layer 3 is not between -3 and 2"),
+        (lambda m, x: attention_maps(m, x, layer=-4), "layer -4"),
+        (lambda m, x: attention_maps(m, x, head=2), "head 2 is not between -2 and 1"),
+        (lambda m, x: attention_maps(m, x, query=9), "query 9 is not between -9 and 8"),
+        (lambda m, x: attention_rollout(m, x, query=-10), "query -10"),
+        (lambda m, x: attention_entropy(attention_weights(m, x), 9), "query 9"),
+    ],
+)
+def test_what_is_not_there_is_named(vit, images, call, message):
+    with pytest.raises(IndexError, match=message):
+        call(vit, images)
+
+
+@pytest.mark.parametrize("grid", [(3, 4), (1, 4)])
+def test_weights_that_do_not_fit_the_grid_are_named(vit, images, grid):
+    n = grid[0] * grid[1]
+    message = rf"\(3, 2, 9, 9\) .* {grid[0]} x {grid[1]}: .* from {n} to {n + 2}"
+    with pytest.raises(ValueError, match=message):
+        attention_distance(attention_weights(vit, images), grid, 4)
+
+
+def test_weights_of_one_layer_alone_are_no_list_of_layers(vit, images):
+    with pytest.raises(ValueError, match=r"shape \(2, 9, 9\)"):
+        attention_distance(attention_weights(vit, images)[0], (ROWS, COLUMNS), 4)
