@@ -134,15 +134,30 @@ def test_both_kernels_agree(monkeypatch, name, dtype):
     x = torch.randn(4, 6, 12, dtype=dtype)
     outputs = []
     for explicit in (True, False):
-        monkeypatch.setattr(attention, "explicit_is_faster", lambda q, e=explicit: e)
+        monkeypatch.setattr(attention, "explicit_is_faster", lambda k, e=explicit: e)
         outputs.append(ours(x, MASKS[name])[0])
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
     close(*outputs, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("explicit", [True, False])
+@pytest.mark.parametrize("name", MASKS)
+@pytest.mark.parametrize("read", [1, 2, 6])
+def test_queries_that_are_not_read_are_left_out(monkeypatch, explicit, name, read):
+    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
+    ours, _ = pair_of_modules()
+    x = torch.randn(4, 6, 12, dtype=torch.float64)
+    whole, all_weights = ours(x, MASKS[name], need_weights=True)
+    part, _ = ours(x, MASKS[name], read=read)
+    close(part, whole[:, :read])
+    still_whole, weights = ours(x, MASKS[name], need_weights=True, read=read)
+    close(still_whole, whole)
+    close(weights, all_weights)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
 def test_an_image_without_visible_keys_gets_the_bias_not_nan(monkeypatch, explicit):
-    monkeypatch.setattr(attention, "explicit_is_faster", lambda q: explicit)
+    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
     ours, _ = pair_of_modules()
     mask = torch.ones(4, 1, 6, dtype=torch.bool)
     mask[2] = False
@@ -153,7 +168,7 @@ def test_an_image_without_visible_keys_gets_the_bias_not_nan(monkeypatch, explic
 @pytest.mark.parametrize("explicit", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_wrong_masks_are_refused_by_every_path(monkeypatch, explicit, need_weights):
-    monkeypatch.setattr(attention, "explicit_is_faster", lambda q: explicit)
+    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
     ours, _ = pair_of_modules()
     x = torch.randn(4, 6, 12, dtype=torch.float64)
     wrong = [torch.ones(6, 5, dtype=torch.bool), torch.ones(3, 6, 6, dtype=torch.bool)]

@@ -85,7 +85,7 @@ class MultiHeadAttention(nn.Module):
         self.proj = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x, mask=None, need_weights=False):
+    def forward(self, x, mask=None, need_weights=False, read=None):
         """Attend from every token to every token.
 
         Args:
@@ -93,31 +93,38 @@ class MultiHeadAttention(nn.Module):
             mask: bool, (N, N) for all images, (B, N, N) for one each, or
                 (B, h, N, N); True lets a query (row) see a key (column).
             need_weights: whether to return the attention weights too.
+            read: how many of the first tokens will be read; the others
+                need no query. None, or with ``need_weights``: all.
 
         Returns:
-            The output (B, N, D), and the weights (B, h, N, N) or None.
+            The output (B, N or read, D), and the weights (B, h, N, N) or
+            None.
         """
         B, N, D = x.shape
+        asking = N if need_weights or read is None else read
         qkv = self.qkv(x).view(B, N, 3, self.num_heads, -1)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, h, N, D/h)
-        if mask is not None and mask.ndim == 3:
-            mask = mask[:, None]  # (B, 1, N, N): the same for all heads
-        if need_weights or explicit_is_faster(q):
+        q = q[:, :, :asking]
+        if mask is not None:
+            if mask.ndim == 3:
+                mask = mask[:, None]  # (B, 1, N, N): the same for all heads
+            shape = (B, self.num_heads, N, N)
+            check_mask(mask, shape)
+            mask = mask.expand(shape)[:, :, :asking]
+        if need_weights or explicit_is_faster(k):
             out, weights = self.attention(q, k, v, mask)
         else:
-            if mask is not None:
-                check_mask(mask, (B, self.num_heads, N, N))
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out = out.transpose(1, 2).reshape(B, N, D)  # heads side by side
+        out = out.transpose(1, 2).reshape(B, asking, D)  # heads side by side
         out = self.dropout(self.proj(out))
         return out, weights if need_weights else None
 
 
-def explicit_is_faster(q):
+def explicit_is_faster(k):
     """Tell whether the explicit product beats torch's fused kernel.
 
     On a CPU it does in bfloat16, and for short sequences;
     ``benchmarks/throughput.py`` measures both.
     """
-    short = q.shape[-2] <= 64
-    return q.device.type == "cpu" and (short or q.dtype == torch.bfloat16)
+    short = k.shape[-2] <= 64
+    return k.device.type == "cpu" and (short or k.dtype == torch.bfloat16)

@@ -36,16 +36,16 @@ class Block(nn.Module):
         Args:
             x: tokens, (B, N, D).
             need_weights: whether to return the attention weights too.
-            read: how many of the first tokens will be read; the MLP skips
-                the others. None: all.
+            read: how many of the first tokens will be read; what serves
+                the others alone is skipped. None: all.
 
         Returns:
             New tokens (B, read or N, D), and weights (B, h, N, N) or None.
         """
         attended, weights = self.attn(
-            self.norm1(x), need_weights=need_weights
+            self.norm1(x), need_weights=need_weights, read=read
         )
-        x = (x + attended)[:, :read]
+        x = x[:, :read] + attended[:, :read]
         x = x + self.mlp(self.norm2(x))
         return x, weights
 
@@ -81,8 +81,8 @@ class Encoder(nn.Module):
         Args:
             x: tokens, (B, N, D).
             need_weights: whether to return the attention weights too.
-            read: how many of the first tokens will be read; the last
-                block's MLP and the norm skip the others. None: all.
+            read: how many of the first tokens will be read; the last block
+                and the norm skip what serves the others alone. None: all.
 
         Returns:
             New tokens (B, read or N, D), and a list of one (B, h, N, N) a
