@@ -52,9 +52,13 @@ class Embeddings(nn.Module):
                 f"built for (B, {', '.join(map(str, self.image_shape))})"
             )
         patches = self.proj(images).flatten(2).transpose(1, 2)  # (B, N, D)
-        class_token = self.class_token.expand(len(images), -1, -1)
-        tokens = torch.cat((class_token, patches), dim=1)  # (B, N+1, D)
+        first = self.first_tokens().expand(len(images), -1, -1)
+        tokens = torch.cat((first, patches), dim=1)  # (B, N+1, D)
         return self.dropout(tokens + self.pos_embed)
+
+    def first_tokens(self):
+        """Return what goes before the patches: the class token."""
+        return self.class_token  # (1, 1, D)
 
 
 def pair(size):
