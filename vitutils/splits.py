@@ -1,5 +1,6 @@
 """Splits of a dataset: images in memory or on disk that come in normalized batches."""
 
+import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -140,6 +141,39 @@ def flip(images, generator):
     """
     mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
     return torch.where(mirrored.to(images.device), images.flip(3), images)
+
+
+def random_resized_crop(images, generator, *, scale=(0.05, 1.0)):
+    """Enlarge a random part of each image to the whole, and mirror half of them.
+
+    A crop's area is a share of the image's drawn from ``scale``, its sides are in a
+    ratio between 3/4 and 4/3, its place is any within the image. It is resampled
+    bilinearly, each image by a draw of its own.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        generator: a CPU ``torch.Generator``, as for ``shift_and_flip``.
+        scale: smallest and largest share of the area, in (0, 1].
+
+    Returns:
+        Augmented images, uint8 (B, C, H, W).
+
+    Source: Szegedy et al. (2015), section 6.
+    """
+    B = len(images)
+    area, ratio, y, x, mirror = torch.rand(5, B, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    height = (area / ratio).sqrt().clamp(max=1)
+    width = (area * ratio).sqrt().clamp(max=1)
+    # Where the crop's center lies, the image reaching from -1 to 1.
+    y, x = (2 * y - 1) * (1 - height), (2 * x - 1) * (1 - width)
+    zero, width = torch.zeros(B), torch.where(mirror < 0.5, -width, width)
+    theta = torch.stack((width, zero, x, zero, height, y), dim=1).view(B, 2, 3)
+    grid = F.affine_grid(theta.to(images.device), images.shape, align_corners=False)
+    crops = F.grid_sample(images.float(), grid, padding_mode="border",
+                          align_corners=False)  # fmt: skip
+    return crops.round_().to(torch.uint8)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
