@@ -1,7 +1,7 @@
 """The chapters: their form, their outputs (nbval), their exercises, and Colab.
 
-The Colab run is the solutions' run too: each chapter is executed once, with its
-solutions put in, in an empty folder, by an environment that has what Colab has.
+One run proves the last three: nbval executes each chapter, with the solutions of its
+exercises put in, alone in an empty folder, by an environment that has what Colab has.
 """
 
 import ast
@@ -19,10 +19,6 @@ from typing import NamedTuple
 
 import nbformat
 import pytest
-from jupyter_client.kernelspec import KernelSpecManager
-from jupyter_client.manager import AsyncKernelManager
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from packaging.requirements import Requirement
 
@@ -36,6 +32,13 @@ NAMES = re.findall(r"^\s*- file: notebooks/(\S+)$", TOC, re.MULTILINE)
 # On two cores. Chapter 8 is meant to take 120 and does not yet.
 SECONDS = {"08_training": 160}  # every other chapter: 20
 CORES = 2  # processor time is held to both cores' share: a neighbor's load adds none
+
+# Behind each exercise: its check, once its solution has run, must be content.
+SOLVED = """\
+import contextlib as _contextlib, io as _io
+with _contextlib.redirect_stdout(_io.StringIO()) as _said:
+    exec({check!r})
+assert _said.getvalue().startswith("correct"), _said.getvalue()"""
 
 MYST = r"(?m)\{[\w:-]+\}`|^\s*(```|:::+|~~~)\{|^\([\w-]+\)=$"  # roles, fences, targets
 MACHINE = r"(?<![\w/.])/(work|tmp|root|home|opt)\b"
@@ -278,23 +281,6 @@ def test_a_faulty_output_is_seen(output, fault):
     assert len(faults(notebook, 4)) == (0 if "image" in fault else 1)
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_nbval(name, capsys):
-    options = "-p no:cacheprovider --nbval --nbval-current-env --color=no"
-    command = [sys.executable, "-m", "pytest", *options.split()]
-    command += ["--nbval-cell-timeout=300", f"notebooks/{name}.ipynb"]
-    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    seconds = time.perf_counter() - start
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    with capsys.disabled():
-        print(f"\n{name}: {seconds:.1f} s, {used:.1f} s of processors", end=" ")
-    assert run.returncode == 0, run.stdout + run.stderr
-    limit = CORES * SECONDS.get(name, 20)
-    assert used <= limit, f"{name} used {used:.1f} of {limit} processor seconds"
-
-
 def needed_by(*names):
     """Return the distributions that `names` need, themselves included, by name."""
     found, waiting = {}, [Requirement(name) for name in names]
@@ -317,7 +303,6 @@ class Colab(NamedTuple):
 
     python: Path
     variables: dict
-    kernels: KernelSpecManager
     records: list
 
 
@@ -370,25 +355,42 @@ def colab(tmp_path_factory):
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": f"url.file://{base}/book.git.insteadOf",
         "GIT_CONFIG_VALUE_0": f"https://github.com/{slug}",
+        "JUPYTER_PATH": str(base),
     }
-    kernels = KernelSpecManager(kernel_dirs=[str(base / "kernels")])
-    return Colab(python, variables, kernels, records)
+    return Colab(python, variables, records)
 
 
-@pytest.fixture(scope="session", params=NAMES)
-def solved(request, colab, tmp_path_factory):
-    """A chapter run alone in Colab with its solutions put in: (notebook, error)."""
-    notebook, folder = read(request.param), tmp_path_factory.mktemp("alone")
-    for stub, _, answer in exercises(notebook):
-        stub.source = solution(answer)
-    manager = AsyncKernelManager(kernel_name="colab", kernel_spec_manager=colab.kernels)
-    client = NotebookClient(notebook, km=manager, extra_arguments=chapters.QUIET)
-    client.timeout = 600
-    try:
-        client.execute(env=colab.variables | {"HOME": str(folder)}, cwd=str(folder))
-    except CellExecutionError as error:
-        return notebook, error
-    return notebook, None
+@pytest.fixture(scope="session")
+def ready(colab, tmp_path_factory):
+    """The stand-in for Colab after a chapter's set-up cell has run there once."""
+    setup = next(cell for cell in read(NAMES[0]).cells if cell.id == "setup")
+    folder = tmp_path_factory.mktemp("setup")
+    command = [colab.python, "-c", setup.source]
+    run = subprocess.run(command, cwd=folder, env=colab.variables, capture_output=True)
+    assert run.returncode == 0, run.stderr.decode()
+    return colab
+
+
+def solved(notebook):
+    """Return a chapter in which each exercise is solved, and checked, once more."""
+    cells = []
+    answers = {answer.id: (answer, check) for _, check, answer in exercises(notebook)}
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.id in answers:
+            answer, check = answers[cell.id]
+            for source in (solution(answer), SOLVED.format(check=check.source)):
+                cells.append(new_code_cell(source, execution_count=0))
+    return new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def nbval(path, kernel, env):
+    """Run a notebook in its folder and compare its outputs."""
+    options = f"-p no:cacheprovider --nbval --nbval-cell-timeout=300 {kernel}"
+    command = [sys.executable, "-m", "pytest", *options.split(), str(path)]
+    return subprocess.run(
+        command, cwd=path.parent, env=env, capture_output=True, text=True, timeout=600
+    )
 
 
 def test_colab_has_nothing_but_its_packages(colab, tmp_path):
@@ -400,14 +402,52 @@ def test_colab_has_nothing_but_its_packages(colab, tmp_path):
     assert found == "[] True\n"
 
 
-def test_colab_runs_the_chapter_and_leaves_its_packages_alone(solved, colab):
-    _, error = solved
-    assert error is None, error
-    assert [path for path in colab.records if not path.is_symlink()] == []
-    assert any("torch-" in str(path) for path in colab.records)
+def test_colab_setup_leaves_its_packages_alone(ready):
+    assert [path for path in ready.records if not path.is_symlink()] == []
+    assert any("torch-" in str(path) for path in ready.records)
 
 
-def test_colab_solutions_are_correct(solved):
-    notebook, _ = solved
-    for _, check, _ in exercises(notebook):
-        assert printed(check).startswith("correct"), f"{check.id}: {printed(check)}"
+@pytest.mark.parametrize("name", NAMES)
+def test_colab_run_gives_the_outputs_and_the_solutions_are_correct(
+    name, ready, tmp_path, capsys
+):
+    path = tmp_path / f"{name}.ipynb"
+    nbformat.write(solved(read(name)), path)
+    variables = ready.variables | {"HOME": str(tmp_path)}
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    run = nbval(path, "--nbval-kernel-name=colab", env=variables)
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    with capsys.disabled():
+        print(f"\n{name}: {seconds:.1f} s, {used:.1f} s of processors", end=" ")
+    assert run.returncode == 0, run.stdout + run.stderr
+    limit = CORES * SECONDS.get(name, 20)
+    assert used <= limit, f"{name} used {used:.1f} of {limit} processor seconds"
+
+
+def test_locally_the_setup_cell_does_nothing(tmp_path):
+    setup = next(cell for cell in read(NAMES[0]).cells if cell.id == "setup")
+    variables = os.environ | {"PATH": ""}  # neither git nor anything else to call
+    run = subprocess.run([sys.executable, "-c", setup.source], cwd=tmp_path,
+                         env=variables, capture_output=True, text=True)  # fmt: skip
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("old, new, words", [
+    ("a = 4", "a = 4", "8 passed"),
+    ("a = 4", "a = 5", "2 failed, 6 passed"),  # of two solutions
+    ("is None\\n", "is 0\\n", "2 failed, 6 passed"),  # of two outputs
+])  # fmt: skip
+def test_a_wrong_solution_and_another_output_are_seen(old, new, words, tmp_path):
+    cells = [cell for cell in example().cells if "import" not in cell.source]
+    for cell in cells:
+        if tagged(cell, "exercise"):
+            cell.outputs = []
+    text = nbformat.writes(solved(new_notebook(cells=cells)))
+    assert old in text
+    path = tmp_path / "chapter.ipynb"
+    path.write_text(text.replace(old, new))
+    run = nbval(path, "--nbval-current-env", env=os.environ)
+    assert words in run.stdout, run.stdout
