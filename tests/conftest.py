@@ -1,10 +1,15 @@
-"""What several tests share: the repository's folder and the book's settings."""
+"""What several tests share: the repository's folder, the book's settings, a browser."""
 
+import os
+import shutil
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import yaml
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+NO_BROWSER = "no browser: apt-get install chromium, or set CHROMIUM to its path"
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +22,23 @@ def root():
 def config(root):
     """The book's settings, _config.yml."""
     return yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+
+
+# A browser a module: Playwright's event loop, left running, would stop nbclient's.
+@pytest.fixture(scope="module")
+def browser():
+    """A headless Chromium; without one: skipped, but never in CI."""
+    named = [os.environ.get("CHROMIUM", ""), *BROWSERS]
+    found = next(filter(None, map(shutil.which, named)), None)
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=quiet)
+        yield browser
+        browser.close()
 
 
 def pytest_terminal_summary(terminalreporter):

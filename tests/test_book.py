@@ -4,9 +4,7 @@ import contextlib
 import copy
 import functools
 import http.server
-import os
 import re
-import shutil
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -17,8 +15,6 @@ from bs4 import BeautifulSoup
 
 ROOT = Path(__file__).resolve().parent.parent
 HTML = ROOT / "_build" / "html"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-NO_BROWSER = "no browser: apt-get install chromium, or set CHROMIUM to its path"
 THEMES = ("light", "dark")
 WIDTHS = (360, 768, 1280)
 
@@ -172,22 +168,6 @@ def site():
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    """A headless Chromium; without one: skipped, but never in CI."""
-    named = [os.environ.get("CHROMIUM", ""), *BROWSERS]
-    found = next(filter(None, map(shutil.which, named)), None)
-    if found is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BROWSER)
-    from playwright.sync_api import sync_playwright
-
-    quiet = ["--no-sandbox", "--disable-background-networking", "--disable-sync"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=quiet)
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager
