@@ -45,7 +45,7 @@ MACHINE = r"(?<![\w/.])/(work|tmp|root|home|opt)\b"
 
 # The chapter that explains a module, or, where they differ, a name in it.
 CHAPTER = {
-    "data": 0, "splits": 0, "files": 0, "plot": 0, "graph": 0,
+    "data": 0, "splits": 0, "files": 0, "plot": 0, "graph": 0, "explorer": 0,
     "attention": 1, "attention.MultiHeadAttention": 2, "mlp": 3,
     "encoder": 4, "encoder.Encoder": 5, "embeddings": 6, "vit": 7,
     "train": 8, "run": 8, "checkpoint": 8, "maps": 9, "deit": 10, "distill": 11,

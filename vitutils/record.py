@@ -1,0 +1,128 @@
+"""Recorded runs: each result is kept as it comes, with where it was measured."""
+
+import importlib.metadata
+import json
+import multiprocessing
+import platform
+import shlex
+import sys
+import time
+from datetime import date
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from vitutils.checkpoint import write_atomically
+from vitutils.files import CORES
+
+
+def record(path, tasks, run, *, settings, workers=None):
+    """Run tasks, several at a time, and keep each result in a JSON file.
+
+    A task that the file holds already is not run again: after Ctrl-C the same call
+    goes on. One that is no longer among the tasks leaves the file.
+
+    Args:
+        path: the JSON file; written whole after every task.
+        tasks: dicts of plain values, each different.
+        run: a function of a module, task to a dict of results; it runs in a process
+            of its own with one torch thread.
+        settings: what all tasks share, plain values; a file with others is refused.
+        workers: processes at a time; None: one for each core.
+
+    Returns:
+        What the file holds: settings, where it was measured, and ``runs``, one dict
+        a task with its results and its seconds.
+
+    Raises:
+        ValueError: the file is corrupt or holds runs of other settings.
+    """
+    path = Path(path)
+    held = reload(path, settings)
+    done = {identity(row["task"]): row for row in held["runs"]}
+    todo = [task for task in tasks if identity(task) not in done]
+    held["runs"] = [done[i] for i in map(identity, tasks) if i in done]
+    if not todo:
+        if len(done) > len(tasks):
+            write_json(held, path)
+        return held
+    held |= {"command": shlex.join(["python", *sys.orig_argv[1:]])}
+    held |= machine("torch", "torchvision") | {"workers": workers or CORES}
+    bar = tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="run")
+    processes = multiprocessing.get_context("spawn")
+    with processes.Pool(held["workers"], use_one_thread) as pool, bar:
+        for row in pool.imap_unordered(timed, [(run, task) for task in todo]):
+            done[identity(row["task"])] = row
+            held["runs"] = [done[i] for i in map(identity, tasks) if i in done]
+            write_json(held, path)
+            bar.update()
+    return held
+
+
+def reload(path, settings):
+    """Return what an earlier call left in ``path``, or an empty record."""
+    settings = json.loads(json.dumps(settings))  # tuples become lists, as in the file
+    if not path.exists():
+        return {"settings": settings, "runs": []}
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        recorded, _ = held["settings"], held["runs"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a record of runs ({type(error).__name__}: {error}): "
+            "move it away, and the runs start anew"
+        ) from error
+    if recorded != settings:
+        names = sorted(
+            name
+            for name in recorded.keys() | settings.keys()
+            if recorded.get(name) != settings.get(name)
+        )
+        raise ValueError(
+            f"{path} holds runs with other settings ({', '.join(names)}): move it "
+            "away, and the runs start anew"
+        )
+    return held
+
+
+def identity(task):
+    return json.dumps(task, sort_keys=True)
+
+
+def timed(job):
+    run, task = job
+    start = time.perf_counter()
+    results = run(task)
+    return {"task": task} | results | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def use_one_thread():
+    torch.set_num_threads(1)  # the other cores have tasks of their own
+
+
+def write_json(content, path):
+    """Write plain values as JSON, the file whole or not at all."""
+    text = json.dumps(content, indent=1) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def machine(*packages, device="cpu"):
+    """Describe where a number is measured: date, device, versions of packages."""
+    return {
+        "date": date.today().isoformat(),
+        "device": device_name(device),
+        "cores": CORES,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def device_name(device):
+    """Return the name of the processor, or of the CUDA device."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
+    return models[0] if models else platform.processor()
