@@ -34,7 +34,7 @@ class DistilledEmbeddings(Embeddings):
 
 
 class DistilledVisionTransformer(VisionTransformer):
-    """A ViT with two tokens and two heads: one for labels, one for a teacher.
+    """A ViT with two tokens and heads: one for labels, one for a teacher.
 
     Args:
         sizes: the arguments of ``VisionTransformer``; ``tiny``, ``small``
@@ -53,12 +53,14 @@ class DistilledVisionTransformer(VisionTransformer):
             embed_dim=config["embed_dim"],
             dropout=config["dropout"],
         )
-        self.head_dist = nn.Linear(config["embed_dim"], config["num_classes"])
+        self.head_dist = nn.Linear(
+            config["embed_dim"], config["num_classes"]
+        )
         nn.init.trunc_normal_(self.head_dist.weight, std=0.02)
         nn.init.zeros_(self.head_dist.bias)
 
     def forward(self, images, need_weights=False):
-        """Return both heads' logits in training, one prediction in eval mode.
+        """Return both heads' logits in training, else one prediction.
 
         Args:
             images: normalized images, (B, C, height, width).

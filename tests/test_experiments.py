@@ -1,0 +1,119 @@
+"""The studies of chapter 12: what they run, and that the records are theirs."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from vitutils import experiments
+from vitutils.data import DATA
+from vitutils.experiments import SEEDS, SETTINGS, STUDIES
+
+SMALL = {"images": 64, "epochs": 1, "augment": "flips"}
+
+
+@pytest.fixture
+def teacher(monkeypatch, tmp_path):
+    """A teacher that has hardly learned, kept in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    cls, sizes, _ = experiments.TEACHERS["cnn"]
+    monkeypatch.setitem(experiments.TEACHERS, "small", (cls, sizes, SMALL))
+    experiments.trained_teacher.cache_clear()
+    yield "small"
+    experiments.trained_teacher.cache_clear()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_tasks_are_plain_and_all_different(study):
+    _, tasks = STUDIES[study]()
+    texts = [json.dumps(task, sort_keys=True) for task in tasks]
+    assert len(set(texts)) == len(tasks)
+    if study != "search":
+        for seed in SEEDS:
+            ours = [task for task in tasks if task["seed"] == seed]
+            assert len(ours) * len(SEEDS) == len(tasks)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_the_record_in_the_book_is_of_these_tasks(study):
+    held = json.loads((DATA / "results" / f"{study}.json").read_text())
+    _, tasks = STUDIES[study]()
+    assert [row["task"] for row in held["runs"]] == tasks
+    assert held["settings"] == json.loads(json.dumps(SETTINGS))
+    assert held["command"] == f"python -m vitutils.experiments {study}"
+
+
+def test_the_search_never_reads_the_test_images():
+    _, tasks = STUDIES["search"]()
+    assert {task["split"] for task in tasks} == {"validation"}
+    assert not {task["seed"] for task in tasks} & set(SEEDS)
+
+
+@pytest.mark.parametrize("method", experiments.METHODS)
+def test_a_student_is_trained_and_measured(teacher, method):
+    task = SMALL | {"teacher": teacher, "method": method, "seed": 3}
+    results = experiments.train_student(task)
+    heads = {"class"}
+    if method in ("token", "two_class"):
+        heads |= {"distill", "both"}
+        assert len(results["similarity"]) == experiments.VIT["depth"] + 1
+    assert results["accuracy"].keys() == heads | {"teacher"}
+    assert all(0 <= value <= 1 for value in results["accuracy"].values())
+    count = len(heads) + 1
+    assert len(results["disagreement"]) == count * (count - 1) / 2
+    assert experiments.train_student(task) == results
+    json.dumps(results)
+
+
+def test_methods_and_seeds_make_a_difference(teacher):
+    task = SMALL | {"teacher": teacher, "seed": 3}
+    answers = [
+        experiments.train_student(task | change)["disagreement"]["class, teacher"]
+        for change in (
+            {"method": "none"}, {"method": "soft", "balance": 0.9},
+            {"method": "hard"}, {"method": "none", "seed": 4},
+        )
+    ]  # fmt: skip
+    assert len(set(answers)) == 4
+
+
+def test_measures_are_counted_by_hand(teacher):
+    split = experiments.fashion("flips").test.subset(700)
+    model = experiments.trained_teacher(teacher).model
+    opposite = torch.nn.Sequential(model, torch.nn.Linear(10, 10, bias=False))
+    torch.nn.init.eye_(opposite[1].weight).neg_()
+    found = experiments.measure(opposite, split, experiments.trained_teacher(teacher))
+    with torch.no_grad():
+        logits = torch.cat([model(images) for images, _ in split.batches(700)])
+    for name, answers in (("teacher", logits.argmax(1)), ("class", logits.argmin(1))):
+        right = (answers == split.labels).float().mean().item()
+        assert found["accuracy"][name] == pytest.approx(right, abs=1e-4)
+    assert found["disagreement"] == {"class, teacher": 1.0}
+
+
+def test_a_teacher_is_trained_once(teacher, tmp_path):
+    first = experiments.trained_teacher(teacher)
+    path = tmp_path / "runs" / "teachers" / "small.safetensors"
+    before = path.stat().st_mtime_ns
+    experiments.trained_teacher.cache_clear()
+    again = experiments.trained_teacher(teacher)
+    assert path.stat().st_mtime_ns == before
+    weights = zip(first.model.parameters(), again.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images():
+    results = experiments.train_three(SMALL | {"seed": 0})
+    assert results["accuracy"].keys() == {"cnn", "vit", "deit"}
+
+
+@pytest.mark.parametrize(("arguments", "code", "words"), [
+    (["--help"], 0, "table_3"),
+    (["table_9"], 2, "invalid choice: 'table_9'"),
+])  # fmt: skip
+def test_the_command_says_what_it_takes(arguments, code, words):
+    command = [sys.executable, "-m", "vitutils.experiments", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert run.returncode == code and words in run.stdout + run.stderr
