@@ -49,6 +49,7 @@ CHAPTER = {
     "attention": 1, "attention.MultiHeadAttention": 2, "mlp": 3,
     "encoder": 4, "encoder.Encoder": 5, "embeddings": 6, "vit": 7,
     "train": 8, "run": 8, "checkpoint": 8, "maps": 9, "deit": 10, "distill": 11,
+    "record": 12, "experiments": 12,
     "pretrained": 13,
 }  # fmt: skip
 

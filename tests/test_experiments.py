@@ -17,7 +17,7 @@ SMALL = {"images": 64, "epochs": 1, "augment": "flips"}
 @pytest.fixture
 def teacher(monkeypatch, tmp_path):
     """A teacher that has hardly learned, kept in a folder of its own."""
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path)
     cls, sizes, _ = experiments.TEACHERS["cnn"]
     monkeypatch.setitem(experiments.TEACHERS, "small", (cls, sizes, SMALL))
     experiments.trained_teacher.cache_clear()
@@ -34,6 +34,13 @@ def test_tasks_are_plain_and_all_different(study):
         for seed in SEEDS:
             ours = [task for task in tasks if task["seed"] == seed]
             assert len(ours) * len(SEEDS) == len(tasks)
+
+
+@pytest.mark.parametrize("name", experiments.TEACHERS)
+def test_the_teachers_of_the_records_come_with_the_book(name):
+    model = experiments.trained_teacher(name).model
+    assert (experiments.CHECKPOINTS / f"teacher_{name}.safetensors").is_file()
+    assert isinstance(model, experiments.TEACHERS[name][0])
 
 
 @pytest.mark.parametrize("study", STUDIES)
@@ -95,7 +102,7 @@ def test_measures_are_counted_by_hand(teacher):
 
 def test_a_teacher_is_trained_once(teacher, tmp_path):
     first = experiments.trained_teacher(teacher)
-    path = tmp_path / "runs" / "teachers" / "small.safetensors"
+    path = tmp_path / "teacher_small.safetensors"
     before = path.stat().st_mtime_ns
     experiments.trained_teacher.cache_clear()
     again = experiments.trained_teacher(teacher)

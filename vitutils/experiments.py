@@ -10,7 +10,6 @@ import argparse
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from vitutils.train import evaluate, fit
 from vitutils.vit import VisionTransformer
 
 SEEDS = (0, 1, 2, 3, 4)
+CHECKPOINTS = DATA / "checkpoints"
 VIT = {
     "image_size": 28, "patch_size": 7, "in_channels": 1, "num_classes": 10,
     "embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128,
@@ -162,8 +162,8 @@ def fashion(augment, images=None):
 
 @cache
 def trained_teacher(name):
-    """Return a ``Teacher``, trained once and kept in runs/teachers."""
-    path = Path("runs", "teachers", f"{name}.safetensors")
+    """Return a ``Teacher``; one that data/checkpoints lacks is trained first."""
+    path = CHECKPOINTS / f"teacher_{name}.safetensors"
     if not path.exists():
         cls, sizes, task = TEACHERS[name]
         torch.manual_seed(0)
