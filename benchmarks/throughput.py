@@ -12,25 +12,23 @@ transformers.
 """
 
 import argparse
-import importlib.metadata
-import json
-import platform
 import shlex
 import statistics
 import sys
 import time
-from datetime import date
 from pathlib import Path
 
 import timm
 import torch
 import torch.nn.functional as F
 import vit_pytorch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models import VisionTransformer as TorchvisionViT
 from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification
 
+from vitutils.record import machine, write_json
 from vitutils.vit import VisionTransformer
 
 # name: image_size, patch_size, embed_dim, depth, num_heads, classes, batch on a CPU
@@ -131,9 +129,10 @@ def peak_flops(dtype, device):
 
 
 def forward_flops(model, images):
-    """Count our model's FLOPs; the counter cannot see into the fused kernel."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(images, need_weights=True)
+    """Count our model's FLOPs; the counter cannot see into the fused kernels."""
+    plain = sdpa_kernel(SDPBackend.MATH)
+    with plain, FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(images)
     return counter.get_total_flops()
 
 
@@ -213,32 +212,14 @@ def main():
         rows.append(measure(size, mode, dtype, args))
         tqdm.write(show(rows[-1]))
     if args.record:
-        args.record.parent.mkdir(parents=True, exist_ok=True)
-        args.record.write_text(
-            json.dumps(
-                {
-                    "command": shlex.join(["python", *sys.argv]),
-                    "date": date.today().isoformat(),
-                    "device": device_name(args.device),
-                    "threads": torch.get_num_threads(),
-                    "python": platform.python_version(),
-                    "versions": {p: importlib.metadata.version(p) for p in PACKAGES},
-                    "rounds": args.rounds,
-                    "rows": rows,
-                },
-                indent=1,
-            )
-            + "\n"
-        )
-
-
-def device_name(device):
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    models = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
-    return models[0] if models else platform.processor()
+        record = {
+            "command": shlex.join(["python", *sys.argv]),
+            **machine(*PACKAGES, device=args.device),
+            "threads": torch.get_num_threads(),
+            "rounds": args.rounds,
+            "rows": rows,
+        }
+        write_json(record, args.record)
 
 
 if __name__ == "__main__":
