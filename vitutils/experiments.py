@@ -61,12 +61,13 @@ def train_student(task):
     """Train one student and measure it after its last epoch.
 
     Args:
-        task: images, epochs, augment (one of AUGMENTS), method (one of METHODS),
-            teacher (one of TEACHERS), seed; temperature and balance of "soft".
+        task: images, epochs, augment (one of AUGMENTS), method (one of
+            METHODS), teacher (one of TEACHERS), seed; for "soft" also
+            temperature and balance; split to measure on, by default test.
 
     Returns:
-        A dict: accuracy in [0, 1] of each head, how often answers differ from
-        each other's and the teacher's, similarity of DeiT's two tokens by layer.
+        A dict: accuracy in [0, 1] of each head, how often their answers
+        and the teacher's differ, similarity of DeiT's tokens by layer.
     """
     teacher = trained_teacher(task["teacher"])
     data = fashion(task["augment"], task["images"])
@@ -79,8 +80,9 @@ def train_student(task):
         "two_class": both_learn_the_labels,
     }
     two_tokens = task["method"] in ("token", "two_class")
+    cls = DistilledVisionTransformer if two_tokens else VisionTransformer
     torch.manual_seed(task["seed"])
-    model = (DistilledVisionTransformer if two_tokens else VisionTransformer)(**VIT)
+    model = cls(**VIT)
     train(model, data, task, loss_fn=losses[task["method"]])
     return measure(model, getattr(data, task.get("split", "test")), teacher)
 
