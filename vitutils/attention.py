@@ -115,7 +115,7 @@ class MultiHeadAttention(nn.Module):
             out, weights = self.attention(q, k, v, mask)
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out = out.transpose(1, 2).reshape(B, asking, D)  # heads side by side
+        out = out.transpose(1, 2).reshape(B, asking, D)  # side by side
         out = self.dropout(self.proj(out))
         return out, weights if need_weights else None
 

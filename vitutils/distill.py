@@ -75,9 +75,9 @@ def two_heads(outputs, teacher_logits):
     pair = outputs if isinstance(outputs, tuple) else (outputs, outputs)
     if teacher_logits.shape != pair[1].shape:
         raise ValueError(
-            f"the teacher's logits have shape {tuple(teacher_logits.shape)}, "
-            f"the student's {tuple(pair[1].shape)}: both need the same "
-            "images and classes"
+            f"the teacher's logits have shape "
+            f"{tuple(teacher_logits.shape)}, the student's "
+            f"{tuple(pair[1].shape)}: both need the same images and classes"
         )
     return pair
 
