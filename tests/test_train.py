@@ -67,7 +67,7 @@ def same_weights(a, b):
     return all(torch.equal(x, y) for x, y in pairs)
 
 
-SETTINGS = dict(epochs=4, batch_size=16, lr=1e-2, device="cpu", progress=False)
+SETTINGS = dict(epochs=4, batch_size=16, lr=1.5e-2, device="cpu", progress=False)
 
 
 def test_fit_learns_and_tells_each_epoch(data):
@@ -166,7 +166,7 @@ def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data, tmp_path
     fit(small_vit(), data, folder=tmp_path, **SETTINGS)
     with pytest.raises(FileExistsError, match="resume=True"):
         fit(small_vit(), data, folder=tmp_path, **SETTINGS)
-    with pytest.raises(ValueError, match=r"has lr 0\.01, not 0\.02"):
+    with pytest.raises(ValueError, match=r"has lr 0\.015, not 0\.02"):
         fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS | {"lr": 0.02})
 
 
