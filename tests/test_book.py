@@ -171,7 +171,7 @@ def site():
 
 
 @contextlib.contextmanager
-def opened(browser, site, page, *, theme="light", width=1280):
+def opened(browser, site, page, *, query="", theme="light", width=1280):
     """Open a page, its formulas typeset; yield it with what went wrong in it."""
     context = browser.new_context(
         viewport={"width": width, "height": 800}, color_scheme=theme
@@ -182,7 +182,7 @@ def opened(browser, site, page, *, theme="light", width=1280):
     tab.on("requestfailed", lambda r: wrong.append(f"not loaded: {r.url}"))
     tab.on("response", lambda r: r.ok or r.status == 304 or wrong.append(r.url))
     tab.on("request", lambda r: leaves(r.url, site) and wrong.append(f"off: {r.url}"))
-    tab.goto(f"{site}/{page}.html")
+    tab.goto(f"{site}/{page}.html{query}")
     tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
     yield tab, wrong
     context.close()
@@ -270,8 +270,7 @@ def test_menu_opens_on_a_phone(browser, site):
 
 
 def test_search_finds_a_word(browser, site):
-    with opened(browser, site, "search") as (tab, wrong):
-        tab.goto(f"{site}/search.html?q=softmax")
+    with opened(browser, site, "search", query="?q=softmax") as (tab, wrong):
         results = tab.locator("#search-results li a")  # they come one by one
         results.filter(has_text="Notation").first.wait_for()
         assert wrong == []

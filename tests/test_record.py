@@ -92,6 +92,6 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
             break
         time.sleep(0.1)
     os.killpg(run.pid, signal.SIGINT)  # as the terminal does: to every process
-    run.communicate(timeout=30)
+    run.communicate(timeout=120)
     assert run.returncode != 0
     assert [row["value"] for row in json.loads(path.read_text())["runs"]] == [0]
