@@ -30,6 +30,22 @@ def test_a_model_comes_back_the_same(model, tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["model.safetensors"]
 
 
+def test_a_file_older_than_an_argument_loads_with_its_default(model, tmp_path):
+    del model.config["stochastic_depth"]
+    save_model(model, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert again.config == model.config | {"stochastic_depth": 0.0}
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(again(images), model.eval()(images))
+
+
+@pytest.mark.parametrize("name", ["vit", "deit"])
+def test_the_books_own_models_load_whatever_arguments_they_know(root, name):
+    model = load_model(root / f"data/checkpoints/{name}_fashion_mnist.safetensors")
+    assert model.config["stochastic_depth"] == 0.0
+    assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
 def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
     path = tmp_path / "model.safetensors"
     save_model(model, path)

@@ -1,5 +1,7 @@
 """Block and Encoder equal PyTorch's and timm's."""
 
+from itertools import product
+
 import pytest
 import torch
 from timm.models.vision_transformer import Block as TimmBlock
@@ -116,3 +118,52 @@ def test_dropout_reaches_both_branches():
     block = Block(**SIZES, dropout=0.9).train()
     drops = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
     assert drops == [0.9, 0.9]
+
+
+def test_stochastic_depth_zero_draws_and_changes_nothing(x):
+    encoder = randomize(Encoder(depth=3, **SIZES, stochastic_depth=0.0))
+    before = torch.get_rng_state()
+    close(encoder.train()(x)[0], encoder.eval()(x)[0], atol=0, rtol=0)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_stochastic_depth_is_for_training_alone(x):
+    plain = randomize(Encoder(depth=3, **SIZES))
+    skipping = randomize(Encoder(depth=3, **SIZES, stochastic_depth=0.9))
+    close(skipping(x)[0], plain(x)[0], atol=0, rtol=0)
+    torch.manual_seed(0)
+    assert not torch.allclose(skipping.train()(x)[0], plain(x)[0])
+
+
+def test_in_training_whole_images_skip_attention_or_mlp(x):
+    block = randomize(Block(**SIZES, stochastic_depth=0.25)).train()
+    x = x[:1].detach()
+    output, _ = block(x.expand(1000, -1, -1))
+    shares = []
+    for attends, works in product((0, 4 / 3), repeat=2):  # 4 / 3 = 1 / (1 - 0.25)
+        hidden = x + attends * block.attn(block.norm1(x))[0]
+        expected = hidden + works * block.mlp(block.norm2(hidden))
+        same = (output - expected).abs().amax(dim=(1, 2)) < 1e-9
+        shares.append(same.double().mean().item())
+    assert sum(shares) == pytest.approx(1)
+    assert shares == pytest.approx([1 / 16, 3 / 16, 3 / 16, 9 / 16], abs=0.05)
+
+
+def test_at_rate_one_every_image_skips(x):
+    block = Block(**SIZES, stochastic_depth=1.0).double().train()
+    close(block(x)[0], x)
+
+
+@pytest.mark.parametrize(
+    ("depth", "rates"), [(1, [0]), (2, [0, 0.2]), (5, [0, 0.05, 0.1, 0.15, 0.2])]
+)
+def test_stochastic_depth_grows_linearly_from_zero(depth, rates):
+    encoder = Encoder(depth=depth, **SIZES, stochastic_depth=0.2)
+    assert [block.skip.p for block in encoder.blocks] == pytest.approx(rates)
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+@pytest.mark.parametrize("rate", [-0.1, 1.5, float("nan")])
+def test_rates_of_stochastic_depth_outside_zero_to_one_are_named(depth, rate):
+    with pytest.raises(ValueError, match=f"stochastic_depth {rate} is not in"):
+        Encoder(depth=depth, **SIZES, stochastic_depth=rate)

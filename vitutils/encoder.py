@@ -1,6 +1,7 @@
 """The Transformer block and the encoder, a stack of blocks."""
 
 from torch import nn
+from torchvision.ops import StochasticDepth
 
 from vitutils.attention import MultiHeadAttention
 from vitutils.mlp import MLP
@@ -15,11 +16,22 @@ class Block(nn.Module):
         mlp_dim: width of the MLP's hidden layer.
         dropout: probability of dropping a feature after each linear layer
             but the one that makes queries, keys and values.
+        stochastic_depth: probability, in training, that an image skips the
+            attention; also that it skips the MLP.
 
-    Source: Dosovitskiy et al. (2021), section 3.1, equations 2 and 3.
+    Source: Dosovitskiy et al. (2021), section 3.1, equations 2 and 3;
+    stochastic depth: Huang et al. (2016), section 3.
     """
 
-    def __init__(self, *, embed_dim, num_heads, mlp_dim, dropout=0.0):
+    def __init__(
+        self,
+        *,
+        embed_dim,
+        num_heads,
+        mlp_dim,
+        dropout=0.0,
+        stochastic_depth=0.0,
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attn = MultiHeadAttention(
@@ -29,6 +41,7 @@ class Block(nn.Module):
         self.mlp = MLP(
             embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout
         )
+        self.skip = StochasticDepth(stochastic_depth, mode="row")
 
     def forward(self, x, need_weights=False, read=None):
         """Let the tokens attend, then work on each.
@@ -45,8 +58,8 @@ class Block(nn.Module):
         attended, weights = self.attn(
             self.norm1(x), need_weights=need_weights, read=read
         )
-        x = x[:, :read] + attended[:, :read]
-        x = x + self.mlp(self.norm2(x))
+        x = x[:, :read] + self.skip(attended[:, :read])
+        x = x + self.skip(self.mlp(self.norm2(x)))
         return x, weights
 
 
@@ -56,22 +69,40 @@ class Encoder(nn.Module):
     Args:
         depth: number of blocks L.
         embed_dim, num_heads, mlp_dim, dropout: as in ``Block``.
+        stochastic_depth: that of the last block; it grows linearly with
+            depth, from 0 in the first.
+
+    Raises:
+        ValueError: sizes that do not divide each other, or a probability
+            outside [0, 1].
 
     Source: Dosovitskiy et al. (2021), section 3.1, equations 2 to 4.
     """
 
     def __init__(
-        self, *, depth, embed_dim, num_heads, mlp_dim, dropout=0.0
+        self,
+        *,
+        depth,
+        embed_dim,
+        num_heads,
+        mlp_dim,
+        dropout=0.0,
+        stochastic_depth=0.0,
     ):
         super().__init__()
+        if not 0 <= stochastic_depth <= 1:
+            raise ValueError(
+                f"stochastic_depth {stochastic_depth} is not in [0, 1]"
+            )
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim=embed_dim,
                 num_heads=num_heads,
                 mlp_dim=mlp_dim,
                 dropout=dropout,
+                stochastic_depth=stochastic_depth * i / max(depth - 1, 1),
             )
-            for _ in range(depth)
+            for i in range(depth)
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
 

@@ -21,10 +21,14 @@ class VisionTransformer(nn.Module):
         mlp_dim: width of the MLP's hidden layer.
         dropout: probability of dropping a feature after the embeddings and
             after each linear layer but the one for q, k and v.
+        stochastic_depth: probability, in training, that an image skips the
+            last block's attention; also that it skips its MLP. It grows
+            linearly with depth, from 0 in the first block.
 
     Raises:
-        ValueError: sizes that do not divide each other, or images of
-            another shape than (B, C, height, width).
+        ValueError: sizes that do not divide each other, a probability
+            outside [0, 1], or images of another shape than
+            (B, C, height, width).
 
     Source: Dosovitskiy et al. (2021), section 3.1, equations 1 to 4.
     """
@@ -41,6 +45,7 @@ class VisionTransformer(nn.Module):
         num_heads=12,
         mlp_dim=3072,
         dropout=0.0,
+        stochastic_depth=0.0,
     ):
         super().__init__()
         self.config = {
@@ -53,6 +58,7 @@ class VisionTransformer(nn.Module):
             "num_heads": num_heads,
             "mlp_dim": mlp_dim,
             "dropout": dropout,
+            "stochastic_depth": stochastic_depth,
         }
         self.embeddings = Embeddings(
             image_size=image_size,
@@ -67,6 +73,7 @@ class VisionTransformer(nn.Module):
             num_heads=num_heads,
             mlp_dim=mlp_dim,
             dropout=dropout,
+            stochastic_depth=stochastic_depth,
         )
         self.head = nn.Linear(embed_dim, num_classes)
         self.encoder.apply(init_linear)
