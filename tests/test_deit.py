@@ -10,18 +10,12 @@ from torch import nn
 
 from vitutils.checkpoint import load_model, save_model
 from vitutils.deit import DistilledVisionTransformer, average, token_similarity
+from vitutils.pretrained import TIMM, rename
 
 SIZES = {
     "image_size": 32, "patch_size": 8, "num_classes": 7,
     "embed_dim": 24, "depth": 3, "num_heads": 3, "mlp_dim": 40,
 }  # fmt: skip
-TIMM = {
-    "embeddings.class_token": "cls_token",
-    "embeddings.distill_token": "dist_token",
-    "embeddings.pos_embed": "pos_embed",
-    "embeddings.proj.": "patch_embed.proj.",
-    "encoder.": "",
-}
 close = torch.testing.assert_close
 
 
@@ -44,9 +38,7 @@ def test_logits_equal_timm(deit, images):
         img_size=32, patch_size=8, num_classes=7,
         embed_dim=24, depth=3, num_heads=3, mlp_ratio=40 / 24,
     )  # fmt: skip
-    state = deit.state_dict()
-    for ours, name in TIMM.items():
-        state = {key.replace(ours, name): value for key, value in state.items()}
+    state = {rename(key, TIMM): value for key, value in deit.state_dict().items()}
     theirs.load_state_dict(state)
     theirs.set_distilled_training(True)
     class_logits, distill_logits = deit.train()(images)
@@ -124,6 +116,15 @@ def test_it_saves_loads_and_rebuilds(deit, images, tmp_path):
     loaded = load_model(tmp_path / "deit.safetensors")
     assert type(loaded) is DistilledVisionTransformer
     assert torch.equal(loaded(images), deit(images))
+
+
+def test_stochastic_depth_reaches_every_block_and_the_file(deit, images, tmp_path):
+    skipping = DistilledVisionTransformer(**SIZES, stochastic_depth=0.4)
+    skipping.load_state_dict(deit.state_dict())
+    save_model(skipping, tmp_path / "deit.safetensors")
+    loaded = load_model(tmp_path / "deit.safetensors")
+    assert [block.skip.p for block in loaded.encoder.blocks] == [0, 0.2, 0.4]
+    assert torch.equal(loaded(images), deit.eval()(images))
 
 
 def test_similarity_of_the_tokens_by_layer(deit, images):

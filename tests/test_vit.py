@@ -8,41 +8,17 @@ import torch
 from torch import nn
 from torchvision.models import VisionTransformer as TorchvisionViT
 
+from vitutils.pretrained import TIMM, TORCHVISION, rename
 from vitutils.vit import VisionTransformer
 
 SIZES = {
     "image_size": 32, "patch_size": 8, "num_classes": 7,
     "embed_dim": 24, "depth": 3, "num_heads": 3, "mlp_dim": 40,
 }  # fmt: skip
-TORCHVISION = {
-    "embeddings.class_token": "class_token",
-    "embeddings.pos_embed": "encoder.pos_embedding",
-    "embeddings.proj.": "conv_proj.",
-    "encoder.norm.": "encoder.ln.",
-    "encoder.blocks.": "encoder.layers.encoder_layer_",
-    ".norm1.": ".ln_1.",
-    ".norm2.": ".ln_2.",
-    ".attn.qkv.": ".self_attention.in_proj_",
-    ".attn.proj.": ".self_attention.out_proj.",
-    ".mlp.fc1.": ".mlp.0.",
-    ".mlp.fc2.": ".mlp.3.",
-    "head.": "heads.head.",
-}
-TIMM = {
-    "embeddings.class_token": "cls_token",
-    "embeddings.pos_embed": "pos_embed",
-    "embeddings.proj.": "patch_embed.proj.",
-    "encoder.": "",
-}
 
 
-def rename(state, names):
-    renamed = {}
-    for key, value in state.items():
-        for ours, theirs in names.items():
-            key = key.replace(ours, theirs)
-        renamed[key] = value
-    return renamed
+def renamed(state, names):
+    return {rename(key, names): value for key, value in state.items()}
 
 
 @pytest.fixture
@@ -64,7 +40,7 @@ def test_logits_equal_torchvision(vit, images):
         image_size=32, patch_size=8, num_layers=3, num_heads=3,
         hidden_dim=24, mlp_dim=40, num_classes=7,
     ).eval()  # fmt: skip
-    theirs.load_state_dict(rename(vit.state_dict(), TORCHVISION))
+    theirs.load_state_dict(renamed(vit.state_dict(), TORCHVISION))
     torch.testing.assert_close(vit(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
@@ -73,7 +49,7 @@ def test_logits_equal_timm(vit, images):
         img_size=32, patch_size=8, num_classes=7,
         embed_dim=24, depth=3, num_heads=3, mlp_ratio=40 / 24,
     ).eval()  # fmt: skip
-    theirs.load_state_dict(rename(vit.state_dict(), TIMM))
+    theirs.load_state_dict(renamed(vit.state_dict(), TIMM))
     torch.testing.assert_close(vit(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
@@ -111,6 +87,14 @@ def test_the_config_names_every_argument():
     assert VisionTransformer(**SIZES).config == arguments | SIZES
 
 
+def test_stochastic_depth_reaches_every_block_and_the_config(vit, images):
+    skipping = VisionTransformer(**SIZES, stochastic_depth=0.4).eval()
+    assert [block.skip.p for block in skipping.encoder.blocks] == [0, 0.2, 0.4]
+    assert skipping.config == vit.config | {"stochastic_depth": 0.4}
+    skipping.load_state_dict(vit.state_dict())
+    assert torch.equal(skipping(images), vit(images))
+
+
 def test_a_new_model_is_nearly_indifferent(images):
     """Small head, zero bias: the first loss is close to log(num_classes)."""
     torch.manual_seed(0)
@@ -131,3 +115,5 @@ def test_wrong_sizes_name_the_values():
         VisionTransformer(**SIZES | {"num_heads": 5})
     with pytest.raises(ValueError, match="image_size 30x30"):
         VisionTransformer(**SIZES | {"image_size": 30})
+    with pytest.raises(ValueError, match=r"stochastic_depth 1\.5"):
+        VisionTransformer(**SIZES, stochastic_depth=1.5)

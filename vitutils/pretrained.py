@@ -1,0 +1,317 @@
+"""Other libraries' weights in the book's models, and models at another resolution."""
+
+import math
+import re
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitutils.deit import DistilledVisionTransformer
+from vitutils.published import find, read
+from vitutils.vit import VisionTransformer
+
+# What each library calls our parameters. The order counts: a name may hold another.
+TORCHVISION = {
+    "embeddings.class_token": "class_token",
+    "embeddings.pos_embed": "encoder.pos_embedding",
+    "embeddings.proj.": "conv_proj.",
+    "encoder.norm.": "encoder.ln.",
+    "encoder.blocks.": "encoder.layers.encoder_layer_",
+    ".norm1.": ".ln_1.",
+    ".norm2.": ".ln_2.",
+    ".attn.qkv.": ".self_attention.in_proj_",
+    ".attn.proj.": ".self_attention.out_proj.",
+    ".mlp.fc1.": ".mlp.0.",
+    ".mlp.fc2.": ".mlp.3.",
+    "head.": "heads.head.",
+}
+TIMM = {  # DeiT and DINOv2 too
+    "embeddings.class_token": "cls_token",
+    "embeddings.distill_token": "dist_token",
+    "embeddings.pos_embed": "pos_embed",
+    "embeddings.proj.": "patch_embed.proj.",
+    "encoder.": "",
+}
+GOOGLE = {
+    "embeddings.class_token": "cls",
+    "embeddings.pos_embed": "Transformer/posembed_input/pos_embedding",
+    "embeddings.proj.": "embedding/",
+    "encoder.norm.weight": "Transformer/encoder_norm/scale",
+    "encoder.norm.": "Transformer/encoder_norm/",
+    "encoder.blocks.": "Transformer/encoderblock_",
+    ".norm1.weight": "/LayerNorm_0/scale",
+    ".norm1.": "/LayerNorm_0/",
+    ".norm2.weight": "/LayerNorm_2/scale",
+    ".norm2.": "/LayerNorm_2/",
+    ".attn.qkv.": "/MultiHeadDotProductAttention_1/qkv/",
+    ".attn.proj.": "/MultiHeadDotProductAttention_1/out/",
+    ".mlp.fc1.": "/MlpBlock_3/Dense_0/",
+    ".mlp.fc2.": "/MlpBlock_3/Dense_1/",
+    "head.": "head/",
+    "weight": "kernel",
+}
+
+
+def load_pretrained(name, *, image_size=None, num_classes=None, num_heads=None):
+    """Load published weights into one of the book's models.
+
+    Args:
+        name: one of ``published.PUBLISHED``, or the path of a file with the weights
+            of torchvision's, timm's, DeiT's or DINOv2's ViT (.pth, .safetensors) or
+            Google's (.npz). ``published.find`` says where a published file is looked
+            for, and that it is fetched at need.
+        image_size: image side in pixels, or (height, width); None: the file's. For
+            another one the position embeddings are resampled.
+        num_classes: number of classes; None: the file's. For another number a new
+            head is drawn. DINOv2's files have no head and need the number.
+        num_heads: attention heads in a block; None: heads of 64 features, or what the
+            file says (Google's do).
+
+    Returns:
+        A ``VisionTransformer``, or a ``DistilledVisionTransformer`` if the file has a
+        distillation token, fp32, on the CPU and in eval mode. ``PUBLISHED[name]`` has
+        the mean and std that its images want.
+
+    Raises:
+        ValueError: there is no such name or file; the file is not whole, not the
+            published one, or holds code; its weights do not fit (each is named); or
+            ``image_size`` does not.
+        RuntimeError: the file could not be fetched.
+    """
+    path = find(name)
+    try:
+        cls, config, state = convert(
+            read(path), num_classes=num_classes, num_heads=num_heads
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    with torch.device("meta"):  # no time spent on drawing weights
+        model = cls(**config)
+    model.to_empty(device="cpu").load_state_dict(state)
+    model.eval()
+    return model if image_size is None else at_image_size(model, image_size)
+
+
+def rename(key, names):
+    """Return what a library calls our parameter: ``names`` is its table."""
+    for ours, theirs in names.items():
+        key = key.replace(ours, theirs)
+    return key
+
+
+def convert(state, *, num_classes=None, num_heads=None):
+    """Turn another library's weights into ours, or say what does not fit.
+
+    Args:
+        state: dict of tensors, with the names that torchvision, timm,
+            DeiT, DINOv2 or Google gave them.
+        num_classes, num_heads: as in ``load_pretrained``.
+
+    Returns:
+        The model's class, its constructor's arguments, its state dict.
+
+    Raises:
+        ValueError: a key is missing, left over, or of another shape; or
+            an argument is needed or contradicts the weights.
+    """
+    state, names, heads = recognize(state)
+    if heads and num_heads not in (None, heads):
+        raise ValueError(f"its weights have {heads} heads, not {num_heads}")
+    if rename("embeddings.distill_token", names) in state:
+        cls, outputs = DistilledVisionTransformer, ["head", "head_dist"]
+    else:
+        cls, outputs = VisionTransformer, ["head"]
+    config = sizes(state, names, len(outputs), num_heads or heads)
+    if num_classes is None and config["num_classes"] is None:
+        raise ValueError("it has no head: give num_classes= for a new one")
+    if num_classes not in (None, config["num_classes"]):
+        config["num_classes"] = num_classes
+        for head in outputs:  # a new one, as vit.py draws it
+            weight = torch.empty(num_classes, config["embed_dim"])
+            nn.init.trunc_normal_(weight, std=0.02)
+            state[rename(f"{head}.weight", names)] = weight
+            state[rename(f"{head}.bias", names)] = torch.zeros(num_classes)
+    with torch.device("meta"):  # shapes, and no memory
+        wanted = cls(**config).state_dict()
+    check_fit(state, {rename(k, names): w.shape for k, w in wanted.items()})
+    return cls, config, {key: state[rename(key, names)] for key in wanted}
+
+
+def recognize(state):
+    """Tell whose weights these are.
+
+    Returns:
+        A copy, laid out as torch does; the table of its names; the number of
+        heads, None where only the model's code knows it.
+    """
+    state = {k: v.float() if torch.is_tensor(v) else v for k, v in state.items()}
+    if "conv_proj.weight" in state:
+        # vit_b_16's file is older than torchvision's present names.
+        old = {".mlp.linear_1.": ".mlp.0.", ".mlp.linear_2.": ".mlp.3."}
+        return {rename(k, old): v for k, v in state.items()}, TORCHVISION, None
+    if "patch_embed.proj.weight" in state:
+        state.pop("mask_token", None)  # of DINOv2's training, never read again
+        return fold_layer_scale(state), TIMM, None
+    if "embedding/kernel" in state:
+        biases = [v for k, v in state.items() if k.endswith("/query/bias")]
+        return from_google(state), GOOGLE, len(biases[0]) if biases else None
+    raise ValueError(
+        "no ViT of torchvision, timm, DeiT, DINOv2 or Google has these names (the "
+        f"book's own files: vitutils.checkpoint.load_model): {listed(state)}"
+    )
+
+
+def fold_layer_scale(state):
+    """Multiply LayerScale into the layers whose outputs it scales.
+
+    It scales, feature by feature, what a layer adds to the tokens, and
+    gamma * (W x + b) = (gamma W) x + gamma b needs no module of its own.
+
+    Source: Touvron et al. (2021), Going deeper, section 2.
+    """
+    layers = {"ls1.gamma": "attn.proj", "ls2.gamma": "mlp.fc2"}
+    for key in [key for key in state if key.endswith(tuple(layers))]:
+        layer = rename(key, layers)
+        weight, bias = f"{layer}.weight", f"{layer}.bias"
+        if weight in state and bias in state:
+            gamma = state.pop(key)
+            state[weight] = gamma[:, None] * state[weight]
+            state[bias] = gamma * state[bias]
+    return state
+
+
+def from_google(arrays):
+    """Lay Google's arrays out as torch does: q, k and v in one, outputs first."""
+    state = {}
+    for key, value in arrays.items():
+        if key.endswith("kernel") and value.ndim == 4:
+            value = value.permute(3, 2, 0, 1)  # (P, P, C, D) to (D, C, P, P)
+        elif key.endswith("kernel"):  # (D, h, D/h), (h, D/h, D) or (in, out)
+            value = value.flatten(0, 1) if "/out/" in key else value.flatten(1)
+            value = value.T
+        elif key.endswith("bias"):
+            value = value.flatten()  # (h, D/h) to (D)
+        state[key] = value
+    for key in [key for key in state if "/query/" in key]:
+        parts = [key.replace("query", part) for part in ("query", "key", "value")]
+        if all(part in state for part in parts):
+            qkv = torch.cat([state.pop(part) for part in parts])
+            state[key.replace("query", "qkv")] = qkv
+    return state
+
+
+def sizes(state, names, first, num_heads):
+    """Read a constructor's arguments off the shapes of the weights.
+
+    Args:
+        state, names: from ``recognize``.
+        first: number of tokens before the patches.
+        num_heads: no shape tells it; None: as many as make heads of 64.
+    """
+
+    def shape(key):
+        if rename(key, names) not in state:
+            raise ValueError(f"missing: {rename(key, names)}")
+        return tuple(state[rename(key, names)].shape)
+
+    D, C, *patch = shape("embeddings.proj.weight")
+    patches = shape("embeddings.pos_embed")[1] - first
+    side = math.isqrt(max(patches, 0))
+    if side**2 != patches:
+        raise ValueError(f"positions of {patches} patches, which fill no square")
+    if num_heads is None and D % 64:
+        raise ValueError(f"embed_dim {D} is no multiple of 64: give num_heads=")
+    block = re.escape(rename("encoder.blocks.", names)) + r"(\d+)"
+    blocks = [int(i) for key in state for i in re.findall(block, key)]
+    head = rename("head.weight", names)
+    return {
+        "image_size": square(side * patch[0], side * patch[1]),
+        "patch_size": square(*patch),
+        "in_channels": C,
+        "num_classes": len(state[head]) if head in state else None,
+        "embed_dim": D,
+        "depth": max(blocks, default=-1) + 1,
+        "num_heads": num_heads or D // 64,
+        "mlp_dim": shape("encoder.blocks.0.mlp.fc1.bias")[0],
+    }
+
+
+def square(height, width):
+    """Return a side for a square, else (height, width)."""
+    return height if height == width else (height, width)
+
+
+def check_fit(state, shapes):
+    """Raise a ValueError unless the weights have these names and shapes."""
+    missing = [key for key in shapes if key not in state]
+    left = [key for key in state if key not in shapes]
+    wrong = [
+        f"{key} {tuple(state[key].shape)} for {tuple(shape)}"
+        for key, shape in shapes.items()
+        if key in state and state[key].shape != shape
+    ]
+    faults = {"missing": missing, "left over": left, "of another shape": wrong}
+    words = [f"{name}: {listed(keys)}" for name, keys in faults.items() if keys]
+    if words:
+        raise ValueError("; ".join(words))
+
+
+def listed(words, most=6):
+    """Return words in a row, the first few of many."""
+    more = f" and {len(words) - most} more" if len(words) > most else ""
+    return ", ".join(map(str, [*words][:most])) + more
+
+
+def resize_positions(pos_embed, old_grid, new_grid):
+    """Resample position embeddings from one grid of patches to another.
+
+    Args:
+        pos_embed: (1, N, D), patches last; the first tokens (class,
+            distillation) lie on no grid and keep theirs.
+        old_grid, new_grid: (rows, columns) of patches.
+
+    Returns:
+        The embeddings for the new grid, (1, N', D).
+
+    Raises:
+        ValueError: there are fewer embeddings than patches.
+
+    Source: Dosovitskiy et al. (2021), section 3.2; bicubic as in DeiT.
+    """
+    patches = old_grid[0] * old_grid[1]
+    if pos_embed.shape[1] < patches:
+        raise ValueError(
+            f"{pos_embed.shape[1]} positions do not fill a grid of "
+            f"{old_grid[0]} x {old_grid[1]}"
+        )
+    first, grid = pos_embed[:, :-patches], pos_embed[:, -patches:]
+    grid = grid.transpose(1, 2).unflatten(2, old_grid)  # (1, D, rows, cols)
+    grid = F.interpolate(grid, new_grid, mode="bicubic", antialias=True)
+    return torch.cat((first, grid.flatten(2).transpose(1, 2)), dim=1)
+
+
+def at_image_size(model, image_size):
+    """Rebuild a model for images of another size: resized positions.
+
+    Args:
+        model: one of the book's; it stays as it is.
+        image_size: image side in pixels, or (height, width).
+
+    Returns:
+        A new model with the same weights, in the same mode, on the same
+        device, fp32; all of its parameters learn.
+
+    Raises:
+        ValueError: the patches do not divide the size.
+    """
+    config = model.config | {"image_size": image_size}
+    with torch.device("meta"):  # no time spent on drawing weights
+        resized = type(model)(**config)
+    old, new = model.embeddings, resized.embeddings
+    state = model.state_dict()
+    state["embeddings.pos_embed"] = resize_positions(
+        old.pos_embed.detach(), old.grid, new.grid
+    )
+    resized.to_empty(device=old.pos_embed.device).load_state_dict(state)
+    return resized.train(model.training)

@@ -1,0 +1,178 @@
+"""Published weights: where the files lie, fetched whole, read without running code."""
+
+import hashlib
+import os
+import re
+from http.client import HTTPException
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from vitutils import files
+
+
+class Published(NamedTuple):
+    """A published checkpoint.
+
+    Args:
+        url: the file's address.
+        mean, std: what its images, in [0, 1], are normalized with: ImageNet's
+            mean and deviation of each channel, or others.
+        file: the file's name on this machine; "": that in the address. If it ends
+            as in ``-b40b3cf7.pth``, these digits begin the file's SHA-256.
+    """
+
+    url: str
+    mean: tuple = (0.485, 0.456, 0.406)
+    std: tuple = (0.229, 0.224, 0.225)
+    file: str = ""
+
+
+META = "https://dl.fbaipublicfiles.com"
+AUGREG = (
+    "https://storage.googleapis.com/vit_models/augreg/{}-wd_{}-do_0.0-sd_0.0"
+    "--imagenet2012-steps_20k-lr_{}-res_224.npz"
+)
+TIMM_SMALL = "vit_small_patch16_224.augreg_in21k_ft_in1k"
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+PUBLISHED = {
+    "vit_b_16": Published("https://download.pytorch.org/models/vit_b_16-c867db91.pth"),
+    **{
+        file.rpartition("-")[0]: Published(f"{META}/deit/{file}.pth")
+        for file in (
+            "deit_tiny_patch16_224-a1311bcf",
+            "deit_small_patch16_224-cd65a155",
+            "deit_base_patch16_224-b5f2ef4d",
+            "deit_base_patch16_384-8de9b5d1",
+            "deit_tiny_distilled_patch16_224-b40b3cf7",
+            "deit_small_distilled_patch16_224-649709d9",
+            "deit_base_distilled_patch16_224-df68dfff",
+            "deit_base_distilled_patch16_384-d0272ac0",
+        )
+    },
+    **{
+        f"augreg_{size}": Published(AUGREG.format(*parts), **HALF)
+        for size, parts in {
+            "ti_16": ("Ti_16-i21k-300ep-lr_0.001-aug_none", "0.03", "0.03"),
+            "s_16": ("S_16-i21k-300ep-lr_0.001-aug_light1", "0.03", "0.03"),
+            "b_16": ("B_16-i21k-300ep-lr_0.001-aug_medium1", "0.1", "0.01"),
+        }.items()
+    },
+    TIMM_SMALL: Published(
+        f"https://huggingface.co/timm/{TIMM_SMALL}/resolve/"
+        "7e2c55630205e1266030f18370f4c6ed1a514b52/model.safetensors",
+        **HALF,
+        file=f"{TIMM_SMALL}-79c03c63.safetensors",
+    ),
+    **{
+        name: Published(f"{META}/dinov2/{name}/{name}_pretrain.pth")
+        for name in ("dinov2_vits14", "dinov2_vitb14")
+    },
+}
+
+
+def find(name):
+    """Return the path of a published file, fetched if need be, or of any other.
+
+    Args:
+        name: one of ``PUBLISHED``, or a path. A published file is looked for in the
+            folder that the environment variable VITUTILS_WEIGHTS names, under its
+            own name or as ``name`` with .pth, .npz or .safetensors (perhaps with
+            ``_fp16`` or a hash before that), then in torch.hub's cache, then it is
+            fetched into that cache.
+
+    Raises:
+        ValueError: there is no such name, file or folder, or the file is not the
+            published one.
+        RuntimeError: the file could not be fetched.
+    """
+    if name not in PUBLISHED:
+        path = Path(name).expanduser()
+        if path.is_file():
+            return path
+        raise ValueError(f"{name} is no file and none of {', '.join(PUBLISHED)}")
+    published = PUBLISHED[name]
+    file = published.file or published.url.rpartition("/")[2]
+    path = nearby(name, file) or Path(torch.hub.get_dir(), "checkpoints", file)
+    if not path.exists():
+        fetch(name, published.url, path)
+    elif not has_its_hash(path):
+        raise ValueError(f"{path} is not the published file: delete it, load again")
+    return path
+
+
+def nearby(name, file):
+    """Return a file of the folder VITUTILS_WEIGHTS, None without one."""
+    if not (folder := os.environ.get("VITUTILS_WEIGHTS")):
+        return None
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise ValueError(f"VITUTILS_WEIGHTS is {folder}, which is no folder")
+    alike = rf"{re.escape(name)}([-_](fp16|[0-9a-f]{{8,}}))?\.(pth|npz|safetensors)"
+    for path in sorted(folder.iterdir()):
+        if path.name == file or re.fullmatch(alike, path.name):
+            return path
+    return None
+
+
+def fetch(name, url, path):
+    """Download a file; it gets its name once it is whole.
+
+    Raises:
+        RuntimeError: it did not come, or not whole; the message says what to do.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
+            part = Path(folder, path.name)
+            sent = files.download(url, part)
+            if not has_its_hash(part):
+                raise OSError(f"it sent {sent}, and with another hash")
+            read(part)  # the only check of files without a hash
+            part.replace(path)
+    except (OSError, HTTPException, ValueError) as error:
+        raise RuntimeError(
+            f"{name} could not be fetched ({error}): check the network, or save {url} "
+            "in a folder and name that in the environment variable VITUTILS_WEIGHTS"
+        ) from error
+
+
+def has_its_hash(path):
+    """Return whether a file has the SHA-256 whose start its name gives, if any."""
+    if not (start := re.search(r"-([0-9a-f]{8,})\.", path.name)):
+        return True
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest().startswith(start[1])
+
+
+def read(path):
+    """Read a file of tensors and nothing else: what is pickled in it is not run.
+
+    Args:
+        path: a .safetensors or .npz file, or, with any other ending, torch's.
+
+    Returns:
+        A dict of tensors on the CPU, without what wraps it.
+
+    Raises:
+        ValueError: the file is not whole, or holds more than data.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {key: torch.from_numpy(file[key]) for key in file.files}
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        for wrapper in ("model", "state_dict"):  # DeiT's files have the first
+            state = state.get(wrapper, state)
+        return {**state}
+    except Exception as error:  # each reader raises its own kinds
+        raise ValueError(
+            f"not a whole file of weights alone ({type(error).__name__}): delete it "
+            "and fetch it again, or, if it holds code, get it in a format without"
+        ) from error
