@@ -50,8 +50,8 @@ CHAPTER = {
     "data": 0, "splits": 0, "files": 0, "plot": 0, "graph": 0, "explorer": 0,
     "attention": 1, "attention.MultiHeadAttention": 2, "mlp": 3,
     "encoder": 4, "encoder.Encoder": 5, "embeddings": 6, "vit": 7,
-    "train": 8, "run": 8, "checkpoint": 8, "processes": 8, "maps": 9, "deit": 10, "distill": 11,
-    "record": 12, "experiments": 12,
+    "train": 8, "run": 8, "checkpoint": 8, "processes": 8, "maps": 9, "deit": 10,
+    "distill": 11, "record": 12, "experiments": 12,
     "pretrained": 13, "published": 13, "augment": 14, "command": 14, "cifar10": 14,
 }  # fmt: skip
 

@@ -175,6 +175,30 @@ def test_start_gives_the_very_same_remaining_batches():
         assert same(whole[start:], split.batches(8, seed=3, epoch=5, start=start))
 
 
+@pytest.mark.parametrize("parts", [1, 2, 3])
+def test_the_parts_of_a_batch_are_the_batch(parts):
+    split = random_split(n=50, augment=None)
+    batches = list(split.batches(16, seed=1))  # the last one has two images
+    micro = list(split.micro_batches(16, parts=parts, mine=range(parts), seed=1))
+    assert len(micro) == parts * len(batches)
+    for i, (images, labels) in enumerate(batches):
+        pieces = micro[parts * i : parts * (i + 1)]
+        assert sum(share for *_, share in pieces) == pytest.approx(1)
+        assert all(len(x) >= 1 for x, *_ in pieces)
+        filled = [(x, y) for x, y, share in pieces if share > 0]
+        assert torch.equal(torch.cat([x for x, _ in filled]), images)
+        assert torch.equal(torch.cat([y for _, y in filled]), labels)
+
+
+def test_a_part_is_the_same_whoever_asks_for_it():
+    split = random_split(n=50)
+    whole = list(split.micro_batches(16, parts=2, mine=(0, 1), seed=1, start=1))
+    for part in (0, 1):
+        alone = split.micro_batches(16, parts=2, mine=(part,), seed=1, start=1)
+        for (a, b, _), (c, d, _) in zip(whole[part::2], alone, strict=True):
+            assert torch.equal(a, c) and torch.equal(b, d)
+
+
 def test_batches_leave_the_global_random_numbers_alone():
     torch.manual_seed(0)
     expected = torch.rand(1)

@@ -13,7 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from vitutils.checkpoint import load_model
+from vitutils import run as run_module
+from vitutils.augment import mixing
+from vitutils.checkpoint import load_model, load_state
+from vitutils.splits import MemorySplit
 from vitutils.train import (
     MixedPrecision,
     evaluate,
@@ -24,34 +27,22 @@ from vitutils.train import (
 from vitutils.vit import VisionTransformer
 
 
-class Split:
+def bright_halves(count, seed):
     """Images of 8x8 pixels whose brighter half tells their class."""
-
-    def __init__(self, count, seed):
-        generator = torch.Generator().manual_seed(seed)
-        self.labels = torch.randint(2, (count,), generator=generator)
-        self.images = torch.randn(count, 1, 8, 8, generator=generator) * 0.5
-        for image, label in zip(self.images, self.labels, strict=True):
-            image[:, :, 4 * label : 4 * label + 4] += 2
-
-    def __len__(self):
-        return len(self.labels)
-
-    def num_batches(self, batch_size):
-        return math.ceil(len(self) / batch_size)
-
-    def batches(self, batch_size, *, seed=None, epoch=0, start=0, device="cpu"):
-        order = torch.arange(len(self))
-        if seed is not None:
-            generator = torch.Generator().manual_seed(1000 * seed + epoch)
-            order = torch.randperm(len(self), generator=generator)
-        for rows in order.split(batch_size)[start:]:
-            yield self.images[rows].to(device), self.labels[rows].to(device)
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(2, (count,), generator=generator)
+    images = torch.randn(count, 1, 8, 8, generator=generator) * 0.5
+    for image, label in zip(images, labels, strict=True):
+        image[:, :, 4 * label : 4 * label + 4] += 2
+    pixels = (128 + 25 * images).round().clamp(0, 255).to(torch.uint8)
+    return MemorySplit(
+        labels=labels, images=pixels, augment=None, mean=(0.5,), std=(0.1,)
+    )
 
 
 @pytest.fixture
 def data():
-    return SimpleNamespace(train=Split(100, 0), validation=Split(50, 1))
+    return SimpleNamespace(train=bright_halves(100, 0), validation=bright_halves(50, 1))
 
 
 def small_vit(dropout=0.1):
@@ -130,7 +121,8 @@ def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
     again = fit(resumed, data, folder=folder, resume=True, **SETTINGS)
     assert same_weights(whole, resumed)
     for row in (*history, *again):
-        row.pop("seconds")
+        for name in ("seconds", "images_per_second", "waiting"):
+            row.pop(name)
     assert again == history
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -140,8 +132,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     script = f"""
 import sys, os
 sys.path[:0] = [{os.path.dirname(__file__)!r}]
-from test_train import SETTINGS, Split, SimpleNamespace, fit, nn, small_vit
-data = SimpleNamespace(train=Split(100, 0), validation=Split(50, 1))
+from test_train import SETTINGS, SimpleNamespace, bright_halves, fit, nn, small_vit
+data = SimpleNamespace(train=bright_halves(100, 0), validation=bright_halves(50, 1))
 count = 0
 def loss_fn(logits, labels, images):
     global count
@@ -155,7 +147,7 @@ fit(small_vit(), data, folder=sys.argv[1], loss_fn=loss_fn, **SETTINGS)
     done = subprocess.run([sys.executable, "-c", script, str(folder)], timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert not list(folder.glob(".*.part"))
-    data = SimpleNamespace(train=Split(100, 0), validation=Split(50, 1))
+    data = SimpleNamespace(train=bright_halves(100, 0), validation=bright_halves(50, 1))
     resumed, whole = small_vit(), small_vit()
     fit(resumed, data, folder=folder, resume=True, **SETTINGS)
     fit(whole, data, **SETTINGS)
@@ -197,7 +189,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data, tmp_pa
     "wrong",
     [
         {"epochs": 0}, {"batch_size": -1}, {"lr": 0.0}, {"warmup": 1.0},
-        {"label_smoothing": 1.5}, {"clip_norm": 0},
+        {"label_smoothing": 1.5}, {"clip_norm": 0}, {"average": 1}, {"accumulate": 0},
     ],
 )  # fmt: skip
 def test_settings_out_of_range_name_the_value(data, wrong):
@@ -228,7 +220,8 @@ def test_bf16_trains_and_keeps_fp32_weights(data):
     assert history[-1]["val_accuracy"] > 0.9
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     with MixedPrecision("bf16", torch.device("cpu")).autocast():
-        assert model(data.train.images[:2]).dtype == torch.bfloat16
+        images, _ = next(data.train.batches(2))
+        assert model(images).dtype == torch.bfloat16
 
 
 def test_auto_precision_is_fp32_on_a_cpu():
@@ -261,6 +254,86 @@ def test_label_smoothing_is_in_the_loss(data):
     assert smooth[-1]["train_loss"] > plain[-1]["train_loss"] + 0.1
 
 
+def test_a_batch_in_parts_gives_the_same_step(data):
+    whole, parted = small_vit(dropout=0.0), small_vit(dropout=0.0)
+    a = fit(whole, data, **SETTINGS)
+    b = fit(parted, data, accumulate=3, **SETTINGS)  # the last batch has 4 images
+    assert b[-1]["train_loss"] == pytest.approx(a[-1]["train_loss"], rel=1e-3)
+    one = evaluate(whole, data.validation).logits
+    torch.testing.assert_close(evaluate(parted, data.validation).logits, one,
+                               atol=1e-3, rtol=1e-3)  # fmt: skip
+
+
+def test_the_average_of_the_weights_is_what_is_kept(data, tmp_path):
+    """By hand: after the first step the weights, then 0.8 of it and 0.2 of the new."""
+    decay, by_hand = 0.8, []
+
+    def loss_fn(logits, labels, images):
+        weights = [p.detach().clone() for p in model.parameters()]
+        if len(by_hand) == 0:
+            by_hand.append(weights)  # as drawn
+        elif len(by_hand) == 1:
+            by_hand.append(weights)  # after the first step
+        else:
+            by_hand[1] = [
+                decay * a + (1 - decay) * w
+                for a, w in zip(by_hand[1], weights, strict=True)
+            ]
+        return nn.functional.cross_entropy(logits, labels)
+
+    model = small_vit()
+    settings = SETTINGS | {"epochs": 2}
+    fit(model, data, average=decay, loss_fn=loss_fn, folder=tmp_path, **settings)
+    assert same_weights(load_model(tmp_path / "best.safetensors"), model)
+    raw = small_vit()
+    fit(raw, data, **settings)
+    for a, w, found in zip(by_hand[1], raw.parameters(), model.parameters(),
+                           strict=True):  # fmt: skip
+        torch.testing.assert_close(decay * a + (1 - decay) * w, found.detach())
+
+
+def test_mixed_labels_reach_the_loss(data):
+    seen = []
+
+    def loss_fn(logits, labels, images):
+        seen.append(labels)
+        return nn.functional.cross_entropy(logits, labels)
+
+    mix = mixing(2, mixup=0.8, cutmix=1.0)
+    history = fit(small_vit(), data, mix=mix, loss_fn=loss_fn, **SETTINGS)
+    assert all(labels.shape[1:] == (2,) for labels in seen)
+    assert history[-1]["val_accuracy"] > 0.9
+
+
+def test_a_long_epoch_is_saved_on_the_way(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "SAVE_EVERY", 0)
+    steps = []
+
+    def loss_fn(logits, labels, images):
+        steps.append(load_state(last)["step"] if last.exists() else None)
+        return nn.functional.cross_entropy(logits, labels)
+
+    last = tmp_path / "last.pt"
+    fit(small_vit(), data, folder=tmp_path, loss_fn=loss_fn, **SETTINGS | {"epochs": 1})
+    assert steps == [None, 1, 2, 3, 4, 5, 6]
+
+
+def test_the_time_spent_waiting_for_images_is_measured(data):
+    class Slow(MemorySplit):
+        def _augmented(self, item, device="cpu"):
+            time.sleep(0.05)
+            return super()._augmented(item, device)
+
+    fields = {name: getattr(data.train, name) for name in ("images", "labels")}
+    slow = SimpleNamespace(
+        train=Slow(augment=None, **fields), validation=data.validation
+    )
+    settings = SETTINGS | {"epochs": 1}
+    quick, waiting = (fit(small_vit(), d, **settings)[0] for d in (data, slow))
+    assert quick["waiting"] < waiting["waiting"] < 1
+    assert waiting["images_per_second"] < 100 / (7 * 0.05)
+
+
 def test_clipping_bounds_the_step(data):
     model = small_vit()
     norms = []
@@ -275,7 +348,8 @@ def test_clipping_bounds_the_step(data):
     optimizer = Spy(model.parameters(), lr=0.1)
     for images, labels in data.train.batches(50):
         loss = 100 * nn.functional.cross_entropy(model(images), labels)
-        amp.update(loss, optimizer, 1.0)
+        amp.backward(loss)
+        amp.step(optimizer, 1.0)
     assert norms == pytest.approx([1.0, 1.0], rel=1e-3)
 
 
@@ -331,7 +405,7 @@ def test_evaluate_counts_each_image_once_and_leaves_the_model_as_it_was(data):
     assert model.training
     model.eval()
     with torch.no_grad():
-        logits = model(data.validation.images)
+        logits = model(next(data.validation.batches(50))[0])
     right = (logits.argmax(1) == data.validation.labels).sum().item()
     assert result.accuracy == right / 50
     assert result.logits.shape == (50, 2)

@@ -225,7 +225,9 @@ def read_images(paths, channels, size, transform=None):
 
 
 def read_image(path, channels, transform=None):
-    """Decode an image to uint8 (C, H, W), after a transform of Pillow images.
+    """Decode an image to uint8 (C, H, W), after a transform of the Pillow image.
+
+    The transform may make a tensor of it.
 
     Raises:
         RuntimeError: it does not decode, or not to ``channels`` of 8 bits.
@@ -237,7 +239,8 @@ def read_image(path, channels, transform=None):
     mode = "L" if channels == 1 else "RGB"
     if image.mode != mode:
         image = image.convert(mode)
-    return v2.functional.pil_to_tensor(transform(image) if transform else image)
+    image = transform(image) if transform else image
+    return image if torch.is_tensor(image) else v2.functional.pil_to_tensor(image)
 
 
 def open_image(path, decode=False):

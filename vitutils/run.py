@@ -7,35 +7,37 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from vitutils import processes
 from vitutils.checkpoint import load_state, save_model, save_state
 
 COUNTERS = (
-    "step", "epoch", "batch", "images", "loss", "best", "seconds", "history"
+    "step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping",
+    "waiting", "history",
 )  # fmt: skip
+SAVE_EVERY = 600  # seconds, where an epoch takes longer
 
 
 class Run:
     """A run of ``fit``: what changes from step to step, and its files.
 
+    Where several processes train, all count and the first one keeps the files.
+
     Args:
-        model, optimizer, schedule, scaler: the parts, each with a state_dict.
+        parts: a dict of what has a state_dict, "schedule" among them.
+        model: the one of them that is measured, and kept if it is the best.
         folder: where the files are kept; None: nowhere.
         settings: a dict; a resumed run must have the same.
     """
 
-    def __init__(self, model, optimizer, schedule, scaler, *, folder, settings):
+    def __init__(self, parts, *, model, folder, settings):
+        self.parts = parts
         self.model = model
-        self.parts = {
-            "model": model,
-            "optimizer": optimizer,
-            "schedule": schedule,
-            "scaler": scaler,
-        }
-        self.schedule = schedule
+        self.schedule = parts["schedule"]
         self.folder = Path(folder) if folder is not None else None
+        self.keeps = folder is not None and processes.rank() == 0
         self.settings = settings
         self.step = self.epoch = self.batch = self.images = 0
-        self.loss = self.seconds = 0.0
+        self.loss = self.seconds = self.stepping = self.waiting = 0.0
         self.best = -1.0
         self.history = []
         self.board = None
@@ -43,16 +45,22 @@ class Run:
     def open(self, *, resume):
         """Take up the run in the folder, or begin one there."""
         if self.folder is not None:
-            last = self.folder / "last.pt"
-            if last.exists():
-                self.restore(last, resume)
+            state = processes.ask_first(self.earlier, resume)
+            if state is not None:
+                self.restore(state)
+        if self.keeps:
             # TensorBoard takes seconds to import: only runs that keep files pay.
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(self.folder, purge_step=self.step or None)
-        self.started = time.perf_counter() - self.seconds
+        self.saved = time.perf_counter()
+        self.started = self.saved - self.seconds
 
-    def restore(self, last, resume):
+    def earlier(self, resume):
+        """Return the state of the run in the folder, None if there is no run."""
+        last = self.folder / "last.pt"
+        if not last.exists():
+            return None
         if not resume:
             raise FileExistsError(
                 f"{self.folder} holds a run already: pass resume=True to go on "
@@ -60,24 +68,44 @@ class Run:
             )
         state = load_state(last)
         for name, value in self.settings.items():
-            if state["settings"][name] != value:
+            if state["settings"].get(name) != value:
                 raise ValueError(
                     f"the run in {self.folder} has {name} "
-                    f"{state['settings'][name]}, not {value}: resume it with its "
+                    f"{state['settings'].get(name)}, not {value}: resume it with its "
                     "own settings, or take another folder"
                 )
+        return state
+
+    def restore(self, state):
         for name, part in self.parts.items():
             part.load_state_dict(state[name])
         for name in COUNTERS:
             setattr(self, name, state[name])
 
     def save(self):
-        if self.folder is not None:
-            self.seconds = time.perf_counter() - self.started
+        if self.keeps:
+            self.saved = time.perf_counter()
+            self.seconds = self.saved - self.started
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state |= {name: getattr(self, name) for name in COUNTERS}
             state["settings"] = self.settings
             save_state(state, self.folder / "last.pt")
+
+    def timed(self, batches):
+        """Yield batches; count the seconds that steps take, and wait for batches."""
+        batches = iter(batches)
+        done = object()
+        start = time.perf_counter()
+        while True:
+            asked = time.perf_counter()
+            batch = next(batches, done)
+            self.waiting += time.perf_counter() - asked
+            if batch is done:
+                return
+            yield batch
+            now = time.perf_counter()
+            self.stepping += now - start
+            start = now
 
     def check_finite(self, loss):
         if not math.isfinite(loss):
@@ -95,6 +123,8 @@ class Run:
         self.batch += 1
         self.images += images
         self.loss += loss * images
+        if time.perf_counter() - self.saved > SAVE_EVERY:
+            self.save()
 
     def end_epoch(self, validation):
         """Count the epoch, keep the model if it is the best; return a line."""
@@ -107,15 +137,17 @@ class Run:
             "val_loss": validation.loss,
             "val_accuracy": validation.accuracy,
             "seconds": time.perf_counter() - self.started,
+            "images_per_second": self.images / max(self.stepping, 1e-9),
+            "waiting": self.waiting / max(self.stepping, 1e-9),
         }
         self.history.append(record)
         self.batch = self.images = 0
-        self.loss = 0.0
+        self.loss = self.stepping = self.waiting = 0.0
         self.write("validation/loss", validation.loss)
         self.write("validation/accuracy", validation.accuracy)
-        if self.folder is not None and validation.accuracy > self.best:
+        if validation.accuracy > self.best:
             self.best = validation.accuracy
-            save_model(self.model, self.folder / "best.safetensors")
+            self.keep_model()
         self.save()
         return (
             f"epoch {self.epoch:3d}/{self.settings['epochs']}   "
@@ -124,13 +156,21 @@ class Run:
             f"accuracy {record['val_accuracy']:.1%}"
         )
 
+    def keep_model(self):
+        if self.keeps:
+            save_model(self.model, self.folder / "best.safetensors")
+
     def interrupt(self):
+        raise KeyboardInterrupt(self.stop())
+
+    def stop(self):
+        """Keep what is done; return a line that says where."""
         self.save()
         self.close()
-        if self.folder is not None and self.best < 0:
-            save_model(self.model, self.folder / "best.safetensors")
+        if self.best < 0:
+            self.keep_model()
         where = f"; resume=True goes on from {self.folder}" if self.folder else ""
-        raise KeyboardInterrupt(f"stopped after step {self.step}{where}")
+        return f"stopped after step {self.step}{where}"
 
     def write(self, name, value):
         if self.board is not None:
@@ -151,7 +191,8 @@ def stop_between_steps():
 
     def note(signum, frame):
         stop.set()
-        signal.signal(signum, previous[signum])  # the second one stops at once
+        if processes.count() == 1:  # torchrun passes on several, and in the end kills
+            signal.signal(signum, previous[signum])  # the second one stops at once
 
     previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -159,3 +200,14 @@ def stop_between_steps():
     finally:
         for signum, handler in previous.items():
             signal.signal(signum, handler)
+
+
+@contextmanager
+def keep_if_others_die(run):
+    """Save a run of several processes when one of them is gone, and say so."""
+    try:
+        yield
+    except RuntimeError as error:
+        if processes.count() == 1:
+            raise
+        raise RuntimeError(f"{run.stop()}: {error}") from error

@@ -55,23 +55,54 @@ class Split:
         Returns:
             An iterator of normalized images, float32 (B, C, H, W), and labels (B,).
         """
+        parts = self.micro_batches(
+            batch_size, seed=seed, epoch=epoch, start=start, device=device
+        )
+        return ((images, labels) for images, labels, _ in parts)
+
+    def micro_batches(self, batch_size, *, parts=1, mine=(0,), seed=None, epoch=0,
+                      start=0, device="cpu"):  # fmt: skip
+        """Cut each batch into parts and yield mine of them, one after the other.
+
+        So that processes share a batch, or one process computes it bit by bit.
+
+        Args:
+            batch_size, seed, epoch, start, device: as for ``batches``.
+            parts: number of parts; they are as equal as can be. Each has an
+                augmentation of its own, whoever yields it.
+            mine: indices of the parts to yield.
+
+        Returns:
+            An iterator of images, labels and the share of the batch that they are:
+            the shares of all parts add up to 1. A part of a batch that has fewer
+            images than parts may be empty: it comes as one image with a share of 0.
+        """
         total = self.num_batches(batch_size)
         if not 0 <= start <= total:
             raise ValueError(f"start {start} is not between 0 and {total} batches")
         if seed is None:
-            order, keys = torch.arange(len(self)), [None] * total
+            order = torch.arange(len(self))
         else:
             order = torch.randperm(len(self), generator=generator(seed, epoch))
-            keys = [(seed, epoch, index) for index in range(total)]
-        return self._normalized(order.split(batch_size)[start:], keys[start:], device)
+        rows, keys, shares = [], [], []
+        for index, batch in enumerate(order.split(batch_size)):
+            pieces = batch.tensor_split(parts)
+            for part in mine if index >= start else ():
+                piece = pieces[part]
+                rows.append(piece if len(piece) else batch[:1])
+                number = index * parts + part
+                keys.append(None if seed is None else (seed, epoch, number))
+                shares.append(len(piece) / len(batch))
+        return self._normalized(rows, keys, shares, device)
 
-    def _normalized(self, parts, keys, device):
+    def _normalized(self, rows, keys, shares, device):
+        device = torch.device(device)
         mean = 255 * torch.tensor(self.mean, device=device).view(-1, 1, 1)
         std = 255 * torch.tensor(self.std, device=device).view(-1, 1, 1)
-        batches = self._pixels(parts, keys, device)
-        for part, pixels in zip(parts, batches, strict=True):
-            images = pixels.to(device).float().sub_(mean).div_(std)
-            yield images, self.labels[part].to(device)
+        pixels = self._pixels(rows, keys, device)
+        for row, pixel, share in zip(rows, pixels, shares, strict=True):
+            images = pixel.to(device, non_blocking=True).float().sub_(mean).div_(std)
+            yield images, self.labels[row].to(device), share
 
     def subset(self, which):
         """Return a smaller split: the images at indices, or as many as an int says.
@@ -181,11 +212,13 @@ class MemorySplit(Split):
     """Images held in memory, uint8 (N, C, H, W), on the CPU or another device.
 
     ``augment`` turns a batch of uint8 images, with a CPU generator, into one to
-    train on; None leaves the images as they are.
+    train on; None leaves the images as they are. ``workers`` processes do so ahead
+    of time, from images on the CPU; 0: it is done here, when a batch is asked for.
     """
 
     images: torch.Tensor
     augment: Callable | None = shift_and_flip
+    workers: int = 0
 
     image_size = property(lambda self: self.images.shape[-1])
     in_channels = property(lambda self: self.images.shape[1])
@@ -193,13 +226,17 @@ class MemorySplit(Split):
     def _take(self, which):
         return replace(self, images=self.images[which], labels=self.labels[which])
 
-    def _pixels(self, parts, keys, device):
-        for part, key in zip(parts, keys, strict=True):
-            pixels = self.images.index_select(0, part.to(self.images.device))
-            pixels = pixels.to(device)
-            if key and self.augment:
-                pixels = self.augment(pixels, generator(*key))
-            yield pixels
+    def _pixels(self, rows, keys, device):
+        if self.workers and self.augment and any(keys):
+            yield from ahead(self._augmented, rows, keys, device, self.workers)
+            return
+        for row, key in zip(rows, keys, strict=True):
+            yield self._augmented((row, key), device)
+
+    def _augmented(self, item, device="cpu"):
+        row, key = item
+        pixels = self.images.index_select(0, row.to(self.images.device)).to(device)
+        return self.augment(pixels, generator(*key)) if key and self.augment else pixels
 
     def pixel_statistics(self):
         """Return mean and standard deviation of each channel, pixels in [0, 1]."""
@@ -232,26 +269,19 @@ class StreamedSplit(Split):
         paths = [self.paths[index] for index in which.tolist()]
         return replace(self, paths=paths, labels=self.labels[which])
 
-    def _pixels(self, parts, keys, device):
-        reader = DataLoader(
-            list(zip(parts, keys, strict=True)),
-            batch_size=None,  # an item is a whole batch, which one worker decodes
-            collate_fn=self._decode,
-            num_workers=min(files.CORES, 8),
-            generator=torch.Generator(),  # the global one stays as it is
-        )
-        for pixels in reader:
+    def _pixels(self, rows, keys, device):
+        for pixels in ahead(self._decode, rows, keys, device, min(files.CORES, 8)):
             if isinstance(pixels, Exception):
                 raise pixels
             yield pixels
 
     def _decode(self, item):
-        part, key = item
+        row, key = item
         transform = center_crop(self.image_size)
         if key and self.augment:
             transform = self.augment
             torch.default_generator.manual_seed(generator(*key).initial_seed())
-        paths = [self.paths[index] for index in part.tolist()]
+        paths = [self.paths[index] for index in row.tolist()]
         try:
             images = [files.read_image(p, self.in_channels, transform) for p in paths]
         except RuntimeError as error:
@@ -264,6 +294,18 @@ class StreamedSplit(Split):
         fit = center_crop(self.image_size)
         pixels = files.read_images(sample.paths, self.in_channels, self.image_size, fit)
         return MemorySplit(labels=sample.labels, images=pixels).pixel_statistics()
+
+
+def ahead(make, rows, keys, device, workers):
+    """Yield ``make((row, key))`` for each, made by processes ahead of time."""
+    yield from DataLoader(
+        list(zip(rows, keys, strict=True)),
+        batch_size=None,  # an item is a whole batch, which one worker makes
+        collate_fn=make,
+        num_workers=workers,
+        pin_memory=device.type == "cuda",
+        generator=torch.Generator(),  # the global one stays as it is
+    )
 
 
 def crop_and_flip(size):

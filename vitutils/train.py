@@ -1,16 +1,23 @@
-"""Train and evaluate a model: recipe, schedule, mixed precision, the loop."""
+"""Train and evaluate a model: recipe, schedule, mixed precision, the loop.
+
+As a command, ``python -m vitutils.train --help``: see ``vitutils.command``.
+"""
 
 from functools import partial
+from itertools import cycle
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, SequentialLR
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from vitutils.run import Run, stop_between_steps
+from vitutils import processes
+from vitutils.run import Run, keep_if_others_die, stop_between_steps
 
 NOT_DECAYED = ("class_token", "distill_token", "pos_embed")
+NOT_DECAYED += ("cls_token", "dist_token")  # timm's names
 
 
 def fit(
@@ -26,6 +33,9 @@ def fit(
     clip_norm=1.0,
     label_smoothing=0.0,
     loss_fn=None,
+    mix=None,
+    average=0.0,
+    accumulate=1,
     precision="auto",
     seed=0,
     folder=None,
@@ -40,7 +50,7 @@ def fit(
             ``loss_fn`` takes; in eval mode into logits (B, num_classes).
         data: what ``vitutils.data.load`` returns: splits train, validation.
         epochs: passes over the training images.
-        batch_size: images a step.
+        batch_size: images a step, of all processes together.
         lr: peak learning rate, a step.
         weight_decay: of AdamW, on weights; none on biases, norms, tokens.
         betas: AdamW's running-mean factors.
@@ -49,6 +59,12 @@ def fit(
         label_smoothing: of the default loss, in [0, 1).
         loss_fn: ``loss_fn(outputs, labels, images)``, a mean over the
             batch; None: cross-entropy with ``label_smoothing``.
+        mix: ``mix(images, labels)``, as ``vitutils.augment.mixing`` makes;
+            None: each image has one label.
+        average: decay of an exponential moving average of the weights, in
+            [0, 1). It is what is evaluated, kept, and left in the model; 0:
+            the weights themselves are.
+        accumulate: parts in which each process computes its gradient.
         precision: "fp32", "bf16", "fp16", or "auto": mixed where it helps.
         seed: of order, crops and dropout; not of the initial weights.
         folder: keeps ``best.safetensors`` (by validation accuracy),
@@ -60,13 +76,15 @@ def fit(
 
     Returns:
         A dict an epoch: epoch, step, lr, train_loss, val_loss, val_accuracy
-        in [0, 1], and seconds of training so far.
+        in [0, 1], seconds of training so far, images_per_second, and the
+        share of the time that the device was waiting for images.
 
     Raises:
         ValueError: settings out of range, or other than the resumed run's.
         FileExistsError: ``folder`` holds a run and ``resume`` is False.
         FloatingPointError: the loss is not finite; names the step.
         KeyboardInterrupt: after Ctrl-C, when the step is done and saved.
+        RuntimeError: another process has died; what is done is saved.
 
     Source: the recipe of Dosovitskiy et al. (2021), section 4.1, with the
     AdamW of Touvron et al. (2021), table 9.
@@ -80,9 +98,12 @@ def fit(
         warmup=warmup,
         clip_norm=clip_norm,
         label_smoothing=label_smoothing,
+        average=average,
+        accumulate=accumulate,
         precision=precision,
         seed=seed,
     )
+    del settings["accumulate"]  # other machines may need other parts
     if loss_fn is None:
         loss_fn = partial(cross_entropy, label_smoothing=label_smoothing)
     device = torch.device(device or default_device())
@@ -98,59 +119,97 @@ def fit(
         optimizer, steps=steps, warmup_steps=round(warmup * steps)
     )
     amp = MixedPrecision(precision, device)
-    run = Run(
-        model,
-        optimizer,
-        schedule,
-        amp.scaler,
-        folder=folder,
-        settings=settings,
-    )
+    parts = {
+        "model": model,
+        "optimizer": optimizer,
+        "schedule": schedule,
+        "scaler": amp.scaler,
+    }
+    measured = model
+    if average:
+        parts["average"] = AveragedModel(
+            model,
+            multi_avg_fn=get_ema_multi_avg_fn(average),
+            use_buffers=True,
+        )
+        measured = parts["average"].module
+    run = Run(parts, model=measured, folder=folder, settings=settings)
     run.open(resume=resume)
+    net = processes.replicate(model)
+    world = processes.count()
+    first = accumulate * processes.rank()
+    mine = range(first, first + accumulate)  # my parts of each batch
 
     hidden = None if progress else True  # None: in terminals only
     bar = tqdm(
-        total=steps,
-        initial=run.step,
+        total=epochs * len(data.train),
+        initial=run.epoch * len(data.train) + run.images,
         leave=False,
-        unit="step",
-        disable=hidden,
+        unit=" images",
+        unit_scale=True,
+        disable=hidden if processes.rank() == 0 else True,
     )
-    with stop_between_steps() as stop, bar:
+    with stop_between_steps() as stop, keep_if_others_die(run), bar:
         while run.epoch < epochs:
             model.train()
-            for images, labels in data.train.batches(
+            batches = data.train.micro_batches(
                 batch_size,
+                parts=accumulate * world,
+                mine=mine,
                 seed=seed,
                 epoch=run.epoch,
                 start=run.batch,
                 device=device,
-            ):
-                # Dropout draws by (seed, step): a resumed run repeats it.
-                torch.manual_seed(seed * 1_000_003 + run.step)
-                with amp.autocast():
-                    loss = loss_fn(model(images), labels, images)
-                run.check_finite(loss.item())
-                amp.update(loss, optimizer, clip_norm)
-                run.end_step(loss.item(), len(labels))
-                bar.update()
-                if stop.is_set():
-                    run.interrupt()
-            line = run.end_epoch(
-                evaluate(model, data.validation, precision=precision)
             )
-            if progress:
+            batch_loss = 0.0
+            for part, batch in zip(cycle(mine), run.timed(batches)):
+                images, labels, share = batch
+                # Dropout draws by (seed, step, part): so do resumed runs.
+                torch.manual_seed(
+                    seed * 1_000_003 + run.step + part * 1_000_000_007
+                )
+                if mix is not None:
+                    images, labels = mix(images, labels)
+                last = part == mine[-1]
+                with processes.not_yet(net, last=last):
+                    with amp.autocast():
+                        loss = share * loss_fn(net(images), labels, images)
+                    # The average over processes becomes a sum.
+                    amp.backward(world * loss)
+                batch_loss += loss.detach()
+                if not last:
+                    continue
+                batch_loss, stopped = processes.total(
+                    float(batch_loss), float(stop.is_set())
+                )
+                run.check_finite(batch_loss)
+                amp.step(optimizer, clip_norm)
+                if average:
+                    parts["average"].update_parameters(model)
+                seen = min(batch_size, len(data.train) - run.images)
+                run.end_step(batch_loss, seen)
+                bar.update(seen)
+                batch_loss = 0.0
+                if stopped:
+                    run.interrupt()
+            processes.copy_buffers(measured)
+            line = run.end_epoch(
+                evaluate(measured, data.validation, precision=precision)
+            )
+            if progress and processes.rank() == 0:
                 bar.write(line)
     run.close()
+    if average:
+        model.load_state_dict(measured.state_dict())
     return run.history
 
 
 def check_settings(**settings):
     """Return the settings, or raise a ValueError that names the wrong one."""
-    for name in ("epochs", "batch_size", "lr", "clip_norm"):
+    for name in ("epochs", "batch_size", "lr", "clip_norm", "accumulate"):
         if not settings[name] > 0:
             raise ValueError(f"{name} is {settings[name]}, expected more than 0")
-    for name in ("warmup", "label_smoothing"):
+    for name in ("warmup", "label_smoothing", "average"):
         if not 0 <= settings[name] < 1:
             raise ValueError(f"{name} is {settings[name]}, expected 0 <= {name} < 1")
     return settings
@@ -245,9 +304,12 @@ class MixedPrecision:
             self.device.type, dtype=self.dtype, enabled=self.dtype is not None
         )
 
-    def update(self, loss, optimizer, clip_norm):
-        """Step down the gradient of ``loss``, clipped to ``clip_norm``."""
+    def backward(self, loss):
+        """Add the gradient of ``loss`` to what there is."""
         self.scaler.scale(loss).backward()
+
+    def step(self, optimizer, clip_norm):
+        """Step down the gradient, clipped to ``clip_norm``, and clear it."""
         self.scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
@@ -276,21 +338,32 @@ def evaluate(model, split, *, batch_size=500, precision="auto"):
 
     Returns:
         An ``Evaluation``: accuracy and cross-entropy are means over images,
-        logits (len(split), num_classes) are fp32 on the CPU.
+        logits (len(split), num_classes) are fp32 on the CPU. Where several
+        processes train, each computes a share, and all return the whole.
     """
     device = next(model.parameters()).device
     amp = MixedPrecision(precision, device)
     training = model.training
     model.eval()
+    mine = split
+    if processes.count() > 1:
+        mine = split.subset(processes.share(len(split)))
     logits, labels = [], []
     try:
         with torch.inference_mode(), amp.autocast():
-            for images, targets in split.batches(batch_size, device=device):
+            for images, targets in mine.batches(batch_size, device=device):
                 logits.append(model(images).float().cpu())
                 labels.append(targets.cpu())
     finally:
         model.train(training)
-    logits, labels = torch.cat(logits), torch.cat(labels)
+    logits = processes.gather(torch.cat(logits), len(split))
+    labels = processes.gather(torch.cat(labels), len(split))
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
     loss = F.cross_entropy(logits, labels).item()
     return Evaluation(accuracy, loss, logits, labels)
+
+
+if __name__ == "__main__":
+    from vitutils.command import main
+
+    raise SystemExit(main())

@@ -1,0 +1,221 @@
+"""python -m vitutils.train: its options, presets, files and errors."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from vitutils import cifar10
+from vitutils.checkpoint import load_model, save_model
+from vitutils.command import PRESETS, main, make_model, options_of
+from vitutils.data import load
+from vitutils.deit import DistilledVisionTransformer
+from vitutils.distill import ConvNet
+from vitutils.pretrained import resize_positions
+from vitutils.train import evaluate
+from vitutils.vit import VisionTransformer
+
+TINY = [
+    "--patch-size=4", "--embed-dim=16", "--depth=1", "--num-heads=2", "--mlp-dim=32",
+    "--widths", "4", "4", "--epochs=2", "--batch-size=16", "--lr=1e-2", "--device=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of 8x8 pixels: the upper or the lower half is bright."""
+    root = tmp_path_factory.mktemp("halves")
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 40), ("test", 11)):
+        for name in ("lower", "upper"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(100, (8, 8, 3), generator=generator)
+                pixels[slice(0, 4) if name == "upper" else slice(4, 8)] += 120
+                image = Image.fromarray(pixels.to(torch.uint8).numpy())
+                image.save(root / part / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def teacher(folder):
+    path = folder / "teacher"
+    options = ["--folder", str(path), *TINY, "--epochs", "15"]
+    assert main(["--data", str(folder), *options]) == 0
+    return path / "best.safetensors"
+
+
+def test_a_run_keeps_its_best_weights_and_its_result(folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    words = ["--data", str(folder), "--folder", str(run), "--seed", "1", *TINY]
+    assert main(words) == 0
+    result = json.loads((run / "result.json").read_text())
+    assert result["options"]["seed"] == 1
+    assert result["processes"] == 1
+    assert [row["epoch"] for row in result["history"]] == [1, 2]
+    assert all(row["images_per_second"] > 0 for row in result["history"])
+    assert all(0 < row["waiting"] < 1 for row in result["history"])
+    best = load_model(run / "best.safetensors")
+    assert isinstance(best, VisionTransformer)
+    assert result["test_accuracy"] == evaluate(best, load(folder).test).accuracy
+    assert "of the test images" in capsys.readouterr().out
+    assert main(words) == 1
+    assert "pass --resume to go on with it" in capsys.readouterr().err
+    assert main([*words, "--resume"]) == 0
+
+
+def test_everything_that_is_optional_at_once(folder, teacher, tmp_path):
+    run = tmp_path / "run"
+    words = [
+        "--model=deit", "--crop=resized", "--randaugment=9", "--erase=0.25",
+        "--mixup=0.8", "--cutmix=1.0", "--workers=1", "--stochastic-depth=0.1",
+        "--dropout=0.1", "--average=0.9", "--accumulate=2", "--precision=bf16",
+        "--label-smoothing=0.1", "--distillation=soft",
+    ]  # fmt: skip
+    words += ["--teacher", str(teacher), "--folder", str(run)]
+    assert main(["--data", str(folder), *TINY, *words]) == 0
+    best = load_model(run / "best.safetensors")
+    assert isinstance(best, DistilledVisionTransformer)
+    assert best.config["stochastic_depth"] == 0.1
+    result = json.loads((run / "result.json").read_text())
+    heads = {name for name in result if name.startswith("test_accuracy")}
+    assert heads == {"test_accuracy", "test_accuracy_class_head",
+                     "test_accuracy_distillation_head"}  # fmt: skip
+
+
+def test_a_student_learns_what_the_teacher_says(folder, teacher, tmp_path):
+    """Soft distillation with all of the balance on the teacher never reads a label."""
+    words = ["--data", str(folder), "--teacher", str(teacher), *TINY, "--epochs", "15",
+             "--distillation", "soft", "--balance", "1", "--temperature", "1",
+             "--folder", str(tmp_path / "run")]  # fmt: skip
+    assert main(words) == 0
+    test = load(folder).test
+    student = evaluate(load_model(tmp_path / "run" / "best.safetensors"), test)
+    answers = evaluate(load_model(teacher), test).logits.argmax(1)
+    assert 0 < answers.double().mean() < 1
+    assert (student.logits.argmax(1) == answers).double().mean() > 0.8
+
+
+def test_a_compiled_model_is_kept_as_the_plain_one(folder, tmp_path):
+    run = tmp_path / "run"
+    words = ["--data", str(folder), "--folder", str(run), *TINY, "--epochs", "1"]
+    assert main([*words, "--compile"]) == 0
+    assert {*load_model(run / "best.safetensors").state_dict()} == {
+        *VisionTransformer(image_size=8, patch_size=4, depth=1).state_dict()
+    }
+
+
+def test_a_run_starts_from_a_checkpoint_of_another_size_and_other_classes(
+    folder, tmp_path
+):
+    torch.manual_seed(0)
+    first = VisionTransformer(image_size=16, patch_size=4, num_classes=5, embed_dim=16,
+                              depth=1, num_heads=2, mlp_dim=32)  # fmt: skip
+    save_model(first, tmp_path / "first.safetensors")
+    options = options_of(["--data", str(folder), *TINY, "--init",
+                          str(tmp_path / "first.safetensors")])  # fmt: skip
+    model = make_model(options, load(folder))
+    assert model.config["image_size"] == 8
+    assert model.head.out_features == 2
+    expected = resize_positions(first.embeddings.pos_embed, (4, 4), (2, 2))
+    assert torch.equal(model.embeddings.pos_embed, expected)
+    for name, value in first.encoder.state_dict().items():
+        assert torch.equal(model.encoder.state_dict()[name], value)
+
+
+def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = "--batch-size 16 --epochs 1"
+    monkeypatch.setattr(cifar10, "TEACHER", f"{small} --model convnet --widths 4 4")
+    monkeypatch.setattr(cifar10, "STUDENT", f"{small} --embed-dim 16 --depth 1")
+    for method in ("teacher", "none", "soft", "hard", "token"):
+        result = cifar10.train({"method": method, "seed": 0}, data=str(folder))
+        again = cifar10.train({"method": method, "seed": 0}, data=str(folder))
+        assert again == result  # it goes on, and there is nothing left to do
+        words = result["command"].split()
+        assert words[:4] == ["python", "-m", "vitutils.train", "cifar10"]
+        assert ("--teacher" in words) == (method in ("soft", "hard", "token"))
+        assert ("test_accuracy_class_head" in result) == (method == "token")
+        assert 0 <= result["test_accuracy"] <= 1 and len(result["history"]) == 1
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_set_options_and_each_can_be_overridden(preset):
+    more = ["--data", "imagenet"] if "data" not in PRESETS[preset] else []
+    options = vars(options_of([preset, *more, "--epochs", "2"]))
+    assert options["epochs"] == 2
+    for name, value in PRESETS[preset].items():
+        if name != "epochs":
+            assert options[name] == value
+
+
+def test_presets_build_the_models_that_they_name(root):
+    class Data:
+        image_size, in_channels, num_classes = 224, 3, 1000
+
+    words = ["imagenet_deit_small", "--data", "imagenet"]
+    small = make_model(options_of(words), Data)
+    count = sum(p.numel() for p in small.parameters())
+    assert count == 22_050_664  # Touvron et al. (2021), table 1: 22M
+    convnet = make_model(options_of([*words, "--model", "convnet"]), Data)
+    assert isinstance(convnet, ConvNet)
+
+
+@pytest.mark.parametrize(
+    "words, error",
+    [
+        ("--epochs 0", "epochs is 0"),
+        ("--model deit", "a deit learns from a teacher"),
+        ("--teacher nowhere.safetensors", "no file nowhere.safetensors"),
+        ("--randaugment 99", "randaugment 99"),
+        ("--embed-dim 15", "embed_dim 15 is not divisible by num_heads 2"),
+        ("--images 99999", "cannot take 99999 of 72 images"),
+        ("--init nowhere", "nowhere is no file and none of"),
+        ("--distillation soft --balance 2 --teacher TEACHER", "balance 2.0"),
+        ("--precision fp16 --lr nan", "lr is nan"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(
+    folder, teacher, tmp_path, capsys, words, error
+):
+    words = words.replace("TEACHER", str(teacher)).split()
+    run = str(tmp_path / "run")
+    assert main(["--data", str(folder), "--folder", run, *TINY, *words]) == 1
+    captured = capsys.readouterr()
+    assert error in captured.err
+    assert "Traceback" not in captured.err
+
+
+def test_no_data_and_unknown_options_are_refused(capsys):
+    for words in ([], ["cifar11"], ["cifar10", "--model", "resnet"], ["--epoch", "3"]):
+        with pytest.raises(SystemExit) as stopped:
+            options_of(words)
+        assert stopped.value.code == 2
+        assert "usage" in capsys.readouterr().err
+
+
+def test_help_explains_every_option():
+    done = subprocess.run(
+        [sys.executable, "-m", "vitutils.train", "--help"],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    assert "torchrun" in done.stdout
+    for name in vars(options_of(["cifar10"])):
+        assert name.replace("_", "-") in done.stdout
+
+
+def test_torchrun_runs_the_command_unchanged(folder, tmp_path):
+    run = tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone",
+         "--nproc-per-node=2", "-m", "vitutils.train", "--data", str(folder),
+         "--folder", str(run), *TINY],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert json.loads((run / "result.json").read_text())["processes"] == 2
+    assert done.stdout.count("of the test images") == 1
+    assert done.stdout.count("epoch   1/2") == 1

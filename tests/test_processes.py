@@ -1,0 +1,206 @@
+"""Several real processes train as one would: torchrun on the CPU."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from vitutils import processes
+from vitutils.checkpoint import load_model, load_state
+
+# The images and models of test_train, and no random draw that the number of parts
+# would change.
+PROGRAM = """
+import json, os, signal, sys
+from dataclasses import replace
+from types import SimpleNamespace
+sys.path[:0] = [{tests!r}]
+import torch
+from test_train import bright_halves, small_vit
+from vitutils import processes, splits
+from vitutils.augment import mixing
+from vitutils.train import evaluate, fit
+
+torch.set_num_threads(1)
+folder, settings = sys.argv[1], json.loads(sys.argv[2])
+dies, random = settings.pop("dies", None), settings.pop("random", False)
+data = SimpleNamespace(train=bright_halves(101, 0), validation=bright_halves(51, 1))
+seen = []
+if random:
+    data.train = replace(data.train, augment=splits.shift_and_flip)
+    settings["mix"] = mixing(2, mixup=0.8, cutmix=1.0)
+model = small_vit(dropout=0.1 if random else 0.0)
+
+def loss_fn(logits, labels, images):
+    seen.extend(images.flatten(1).sum(1).tolist())
+    if dies and processes.rank() == dies["rank"] and len(seen) > dies["after"]:
+        os.kill(os.getpid(), getattr(signal, dies["signal"]))
+    return torch.nn.functional.cross_entropy(logits, labels)
+
+with processes.joined():
+    history = fit(model, data, folder=folder, loss_fn=loss_fn, device="cpu",
+                  batch_size=16, lr=1.5e-2, progress=False, **settings)
+    found = evaluate(model, data.validation)
+    rank = processes.rank()
+    torch.save({{"weights": model.state_dict(), "seen": seen, "history": history,
+                "logits": found.logits, "labels": found.labels}},
+               f"{{folder}}-{{rank}}.pt")
+"""
+
+
+def command(folder, *, world, **settings):
+    program = folder.parent / "program.py"
+    program.write_text(PROGRAM.format(tests=os.path.dirname(__file__)))
+    run = [sys.executable]
+    if world > 1:
+        run += ["-m", "torch.distributed.run", "--standalone",
+                f"--nproc-per-node={world}"]  # fmt: skip
+    return [*run, str(program), str(folder), json.dumps(settings)]
+
+
+def train(folder, *, world, **settings):
+    """Run the program to its end; return what each process saved."""
+    done = subprocess.run(
+        command(folder, world=world, **settings),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return [torch.load(f"{folder}-{rank}.pt") for rank in range(world)]
+
+
+def assert_same(a, b, **tolerance):
+    """All weights are close but the keys' biases.
+
+    They shift a query's logits alike, and softmax does not mind: their gradient is zero
+    but for rounding, of which AdamW, dividing by its size, makes whole steps.
+    """
+    for name, value in a["weights"].items():
+        found = b["weights"][name]
+        if name.endswith("qkv.bias"):
+            (q, _, v), (found_q, _, found_v) = value.chunk(3), found.chunk(3)
+            value, found = torch.cat((q, v)), torch.cat((found_q, found_v))
+        torch.testing.assert_close(found, value, **tolerance)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """A run of one process."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    return train(folder, world=1, epochs=3)[0]
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """The same run of two processes."""
+    folder = tmp_path_factory.mktemp("two") / "run"
+    return folder, train(folder, world=2, epochs=3)
+
+
+def test_two_processes_give_the_weights_of_one(one, two):
+    _, (first, second) = two
+    assert_same(first, second, atol=0, rtol=0)
+    assert_same(one, first, atol=1e-4, rtol=1e-4)
+    for a, b in zip(one["history"], first["history"], strict=True):
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
+        assert b["val_accuracy"] == a["val_accuracy"]
+        assert b["step"] == a["step"]
+
+
+def test_each_image_is_seen_once_an_epoch(one, two):
+    _, both = two
+    epoch = len(one["seen"]) // 3
+    assert epoch == 101
+    shares = [process["seen"][: len(process["seen"]) // 3] for process in both]
+    assert {len(share) for share in shares} == {50, 51}  # 6 of 16 and one of 5
+    together = torch.tensor([value for share in shares for value in share])
+    alone = torch.tensor(one["seen"][:epoch])
+    torch.testing.assert_close(together.sort()[0], alone.sort()[0])
+
+
+def test_evaluation_counts_each_image_once_in_order(one, two):
+    _, both = two
+    for process in both:
+        assert process["logits"].shape == (51, 2)  # 51 does not divide by 2
+        assert torch.equal(process["labels"], one["labels"])
+        torch.testing.assert_close(
+            process["logits"], one["logits"], atol=1e-3, rtol=1e-3
+        )
+
+
+def test_only_the_first_process_writes(two):
+    folder, _ = two
+    names = sorted(path.name.split(".")[0] for path in folder.iterdir())
+    assert names == ["best", "events", "last"]
+    load_model(folder / "best.safetensors")
+
+
+def test_with_all_that_is_random_two_processes_equal_one_in_two_parts(tmp_path):
+    """Crops, mixing and dropout are drawn by part, whoever computes it."""
+    settings = {"epochs": 2, "random": True, "average": 0.9}
+    (alone,) = train(tmp_path / "one", world=1, accumulate=2, **settings)
+    first, second = train(tmp_path / "two", world=2, **settings)
+    assert_same(first, second, atol=0, rtol=0)
+    assert_same(alone, first, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
+def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path, before, after):
+    folder = tmp_path / "run"
+    stop = {"rank": 0, "after": 150 // before, "signal": "SIGTERM"}
+    cut = subprocess.run(
+        command(folder, world=before, epochs=3, dies=stop),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert cut.returncode != 0
+    assert "resume=True goes on" in cut.stderr
+    state = load_state(folder / "last.pt")
+    assert 7 <= state["step"] < 14  # in the second epoch
+    again, *_ = train(folder, world=after, epochs=3, resume=True)
+    assert_same(one, again, atol=1e-4, rtol=1e-4)
+
+
+def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path):
+    folder = tmp_path / "run"
+    dies = {"rank": 1, "after": 70, "signal": "SIGKILL"}
+    start = time.monotonic()
+    done = subprocess.run(
+        command(folder, world=2, epochs=3, dies=dies),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert time.monotonic() - start < 120
+    assert "SIGKILL" in done.stderr or "exitcode" in done.stderr
+    assert "resume=True goes on" in done.stderr
+    assert not list(folder.glob(".*.part"))
+    load_model(folder / "best.safetensors")
+    assert load_state(folder / "last.pt")["step"] >= 7
+    again, *_ = train(folder, world=1, epochs=3, resume=True)
+    assert_same(one, again, atol=1e-4, rtol=1e-4)
+
+
+def test_an_error_of_the_first_process_is_raised_in_all(two):
+    folder, _ = two
+    done = subprocess.run(
+        command(folder, world=2, epochs=3),
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert done.stderr.count("FileExistsError") >= 2
+    assert "pass resume=True" in done.stderr
+
+
+def test_alone_every_question_has_its_plain_answer():
+    assert (processes.count(), processes.rank()) == (1, 0)
+    assert processes.total(2.0, 0.0) == (2.0, 0.0)
+    assert processes.share(5).tolist() == [0, 1, 2, 3, 4]
+    rows = torch.rand(5, 2)
+    assert processes.gather(rows, 5) is rows
+    model = torch.nn.Linear(2, 2)
+    assert processes.replicate(model) is model
+    assert processes.ask_first(max, 1, 2) == 2
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL

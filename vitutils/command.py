@@ -1,0 +1,345 @@
+"""Train a model of the book on any data of vitutils.data.
+
+    python -m vitutils.train fashion_mnist
+    python -m vitutils.train cifar10 --model convnet --folder runs/cnn
+    python -m vitutils.train cifar10 --model deit --teacher runs/cnn/best.safetensors
+    torchrun --nproc-per-node=8 -m vitutils.train imagenet_deit_small --data imagenet
+
+A preset sets options, and each can be overridden. The folder of a run gets the best
+weights by validation accuracy (best.safetensors), what --resume needs (last.pt),
+TensorBoard's curves, and in the end result.json.
+"""
+
+import argparse
+import math
+import shlex
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from vitutils import processes, splits
+from vitutils.augment import mixing, strengthen
+from vitutils.checkpoint import load_model
+from vitutils.data import load
+from vitutils.deit import DistilledVisionTransformer
+from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
+from vitutils.pretrained import at_image_size, load_pretrained
+from vitutils.published import PUBLISHED
+from vitutils.record import machine, write_json
+from vitutils.train import default_device, evaluate, fit
+from vitutils.vit import VisionTransformer
+
+MODELS = {
+    "vit": VisionTransformer,
+    "deit": DistilledVisionTransformer,
+    "convnet": ConvNet,
+}
+CROPS = {
+    "none": None,
+    "flip": splits.flip,
+    "shift": splits.shift_and_flip,
+    "resized": partial(splits.random_resized_crop, scale=(0.3, 1.0)),
+}
+PRESETS = {
+    # The checkpoint of data/checkpoints, and the teacher's sizes there.
+    "fashion_mnist": {
+        "data": "fashion_mnist", "crop": "flip", "epochs": 7, "patch_size": 7,
+        "embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128,
+        "lr": 3e-3, "beta2": 0.99, "widths": [16, 32, 64, 64],
+    },
+    # The students and the teacher of vitutils.cifar10.
+    "cifar10": {
+        "data": "cifar10", "epochs": 8, "patch_size": 4,
+        "embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128,
+        "lr": 3e-3, "beta2": 0.99, "widths": [32, 64, 128, 256],
+    },
+    # Touvron et al. (2021), table 9, without its repeated augmentation.
+    "imagenet_deit_small": {
+        "image_size": 224, "epochs": 300, "patch_size": 16,
+        "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536,
+        "batch_size": 1024, "lr": 1e-3, "warmup": 5 / 300, "clip_norm": math.inf,
+        "randaugment": 9, "mixup": 0.8, "cutmix": 1.0, "erase": 0.25,
+        "label_smoothing": 0.1, "stochastic_depth": 0.1,
+    },
+}  # fmt: skip
+
+
+def options_of(arguments):
+    """Parse a command line; see ``main``."""
+    parser = argparse.ArgumentParser(
+        prog="python -m vitutils.train",
+        description=__doc__,
+        formatter_class=HelpWithDefaults,
+        allow_abbrev=False,
+    )
+    parser.add_argument("preset", nargs="?", choices=PRESETS, help="options by name")
+
+    add = parser.add_argument_group("data").add_argument
+    add("--data", help="fashion_mnist, cifar10, cifar100, or a folder of "
+                       "train/CLASS/* and test/CLASS/*")  # fmt: skip
+    add("--root", help="folder that holds the data; the book's data if not given")
+    add("--image-size", type=int, help="side, pixels: a folder's images are resized")
+    add("--images", type=int, help="train on so many images; all if not given")
+    add("--crop", choices=CROPS, help="augmentation of images in memory: mirror them, "
+                                      "also shift them, or also resize a part; "
+                                      "shift if not given")  # fmt: skip
+    add("--randaugment", type=int, default=0, help="magnitude, 0 to 30")
+    add("--erase", type=float, default=0.0, help="probability of random erasing")
+    add("--mixup", type=float, default=0.0, help="alpha of Mixup")
+    add("--cutmix", type=float, default=0.0, help="alpha of CutMix")
+    add("--workers", type=int, default=0,
+        help="processes that augment images in memory; 0: the trainer")  # fmt: skip
+
+    add = parser.add_argument_group("model").add_argument
+    add("--model", choices=MODELS, default="vit", help="kind of model")
+    add("--init", help="start from a checkpoint, which also tells kind and sizes: a "
+                       f"file, or one of {', '.join(PUBLISHED)}")  # fmt: skip
+    add("--patch-size", type=int, default=16, help="side, pixels")
+    add("--embed-dim", type=int, default=192, help="features of a token")
+    add("--depth", type=int, default=12, help="blocks")
+    add("--num-heads", type=int, default=3, help="attention heads")
+    add("--mlp-dim", type=int, default=768, help="hidden features of the MLP")
+    add("--dropout", type=float, default=0.0, help="probability")
+    add("--stochastic-depth", type=float, default=0.0,
+        help="probability of skipping the last block")  # fmt: skip
+    add("--widths", type=int, nargs="+", default=[32, 64, 128],
+        help="channels of the convnet's stages")  # fmt: skip
+
+    add = parser.add_argument_group("teacher").add_argument
+    add("--teacher", help="checkpoint of this book that the student learns from")
+    add("--distillation", choices=("hard", "soft"), default="hard", help="its loss")
+    add("--temperature", type=float, default=3.0, help="of soft distillation")
+    add("--balance", type=float, default=0.1,
+        help="share of the teacher in soft distillation, in [0, 1]")  # fmt: skip
+
+    add = parser.add_argument_group("training").add_argument
+    add("--epochs", type=int, default=10, help="passes over the training images")
+    add("--batch-size", type=int, default=128, help="images a step, in all processes")
+    add("--lr", type=float, default=1e-3, help="peak learning rate, a step")
+    add("--weight-decay", type=float, default=0.05, help="of AdamW")
+    add("--beta2", type=float, default=0.999, help="of AdamW")
+    add("--warmup", type=float, default=0.1, help="share of the steps, in [0, 1)")
+    add("--clip-norm", type=float, default=1.0, help="largest gradient norm, or inf")
+    add("--label-smoothing", type=float, default=0.0, help="in [0, 1)")
+    add("--average", type=float, default=0.0,
+        help="decay of the weights' moving average, in [0, 1); 0: none")  # fmt: skip
+    add("--accumulate", type=int, default=1,
+        help="parts in which a process computes its batch")  # fmt: skip
+    add("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
+        help="auto: mixed on CUDA")  # fmt: skip
+    add("--compile", action="store_true", help="torch.compile the model first")
+    add("--device", help="cuda, mps or cpu; the first that is there if not given")
+    add("--seed", type=int, default=0, help="of weights, order and augmentation")
+
+    add = parser.add_argument_group("files").add_argument
+    add("--folder", help="of this run; runs/DATA-MODEL if not given")
+    add("--resume", action="store_true", help="go on with the run in the folder")
+
+    preset = parser.parse_known_args(arguments)[0].preset
+    parser.set_defaults(**PRESETS.get(preset, {}))
+    options = parser.parse_args(arguments)
+    if options.data is None:
+        parser.error("which data? give a preset or --data")
+    if options.folder is None:
+        options.folder = f"runs/{Path(options.data).name}-{options.model}"
+    return options
+
+
+class HelpWithDefaults(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """Show the defaults, but not where there is none."""
+
+    def _get_help_string(self, action):
+        if action.default in (None, False):
+            return action.help
+        return super()._get_help_string(action)
+
+
+def main(arguments=None):
+    """Run the command; return its exit status, 0 if the run came to its end."""
+    options = options_of(arguments)
+    with processes.joined():
+        try:
+            run(options)
+        except KeyboardInterrupt as stopped:
+            return told(stopped, status=130)
+        except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
+            return told(error, status=1)
+    return 0
+
+
+def told(error, *, status):
+    """Say once what went wrong, in the words of the command line."""
+    if processes.rank() == 0 or isinstance(error, RuntimeError):
+        text = str(error) or "stopped"
+        print(text.replace("resume=True", "--resume"), file=sys.stderr, flush=True)
+    return status
+
+
+def run(options):
+    """Train, measure the best weights on the test images, write and return result."""
+    data = load_data(options)
+    loss_fn = teacher_loss(options, data)
+    device = options.device or default_device()
+    torch.manual_seed(options.seed)
+    model = make_model(options, data).to(device)
+    if isinstance(model, DistilledVisionTransformer) and loss_fn is None:
+        raise ValueError(
+            "a deit learns from a teacher: give --teacher, or take --model vit"
+        )
+    if options.compile:
+        model.compile()
+    history = fit(
+        model,
+        data,
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        lr=options.lr,
+        weight_decay=options.weight_decay,
+        betas=(0.9, options.beta2),
+        warmup=options.warmup,
+        clip_norm=options.clip_norm,
+        label_smoothing=options.label_smoothing,
+        loss_fn=loss_fn,
+        mix=mixing(data.num_classes, mixup=options.mixup, cutmix=options.cutmix),
+        average=options.average,
+        accumulate=options.accumulate,
+        precision=options.precision,
+        seed=options.seed,
+        folder=options.folder,
+        resume=options.resume,
+        device=device,
+    )
+    folder = Path(options.folder)
+    best = processes.ask_first(load_model, folder / "best.safetensors").to(device)
+    answering = {"test_accuracy": best}
+    if isinstance(best, DistilledVisionTransformer):
+        answering |= {
+            "test_accuracy_class_head": OneHead(best, 0),
+            "test_accuracy_distillation_head": OneHead(best, 1),
+        }
+    found = {
+        name: evaluate(module, data.test, precision=options.precision).accuracy
+        for name, module in answering.items()
+    }
+    result = {
+        "command": shlex.join(["python", *sys.orig_argv[1:]]),
+        "options": vars(options),
+        "processes": processes.count(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **machine("torch", "torchvision", device=torch.device(device).type),
+        "seconds": history[-1]["seconds"],
+        **found,
+        "history": history,
+    }
+    if processes.rank() == 0:
+        write_json(result, folder / "result.json")
+        print(f"{found['test_accuracy']:.2%} of the test images, "
+              f"{history[-1]['seconds']:.0f} s, "
+              f"{history[-1]['images_per_second']:,.0f} images a second, "
+              f"{history[-1]['waiting']:.1%} of the time waiting for images; "
+              f"see {folder}/result.json")  # fmt: skip
+    return result
+
+
+class OneHead(nn.Module):
+    """A distilled model that answers with its class head, 0, or the other one, 1."""
+
+    def __init__(self, model, index):
+        super().__init__()
+        self.model, self.index = model, index
+
+    def forward(self, images):
+        return self.model.both_heads(images)[self.index]
+
+
+def load_data(options):
+    """Load the data with the augmentation that the options want."""
+    found = partial(
+        load, options.data, root=options.root, image_size=options.image_size
+    )
+    if processes.count() > 1:
+        processes.ask_first(lambda: found() and None)  # one downloads, then all read
+    data = found()
+    if options.init in PUBLISHED:  # what its weights expect
+        mean, std = PUBLISHED[options.init].mean, PUBLISHED[options.init].std
+        parts = ("train", "validation", "test")
+        data = replace(data, **{
+            part: replace(getattr(data, part), mean=mean, std=std) for part in parts
+        })  # fmt: skip
+    train = data.train
+    if options.images is not None:
+        train = train.subset(options.images)
+    if options.crop is not None:
+        if not isinstance(train, splits.MemorySplit):
+            raise ValueError("crop is for images in memory: streamed ones have theirs")
+        train = replace(train, augment=CROPS[options.crop])
+    train = strengthen(train, randaugment=options.randaugment, erase=options.erase,
+                       workers=options.workers)  # fmt: skip
+    return replace(data, train=train)
+
+
+def make_model(options, data):
+    """Build the model for the data's images and classes, or load where it starts."""
+    if options.init is not None:
+        return start(options.init, data)
+    sizes = {"in_channels": data.in_channels, "num_classes": data.num_classes}
+    if options.model == "convnet":
+        return ConvNet(widths=options.widths, **sizes)
+    return MODELS[options.model](
+        image_size=data.image_size,
+        patch_size=options.patch_size,
+        embed_dim=options.embed_dim,
+        depth=options.depth,
+        num_heads=options.num_heads,
+        mlp_dim=options.mlp_dim,
+        dropout=options.dropout,
+        stochastic_depth=options.stochastic_depth,
+        **sizes,
+    )
+
+
+def start(name, data):
+    """Load a checkpoint and fit it to the data's image size and classes."""
+    try:
+        model = load_model(name)
+    except (FileNotFoundError, ValueError):  # no checkpoint of this book
+        model = load_pretrained(name, num_classes=data.num_classes)
+    if isinstance(model, VisionTransformer):
+        model = at_image_size(model, data.image_size)
+    if model.config["num_classes"] == data.num_classes:
+        return model
+    fresh = type(model)(**model.config | {"num_classes": data.num_classes})
+    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("head")}
+    fresh.load_state_dict(fresh.state_dict() | kept)
+    return fresh
+
+
+def teacher_loss(options, data):
+    """Return the loss of a student, None for a model that learns from labels alone."""
+    if options.teacher is None:
+        return None
+    teacher = Teacher(load_model(options.teacher))
+    if options.distillation == "soft":
+        loss = partial(soft_distillation, temperature=options.temperature,
+                       balance=options.balance)  # fmt: skip
+    else:
+        loss = hard_distillation
+    learn = teacher.teaches(loss)
+    smoothing = options.label_smoothing
+    if not smoothing:
+        return learn
+
+    def learn_smoothed(outputs, labels, images):
+        if labels.ndim == 1:
+            labels = F.one_hot(labels, data.num_classes).float()
+        labels = (1 - smoothing) * labels + smoothing / data.num_classes
+        return learn(outputs, labels, images)
+
+    return learn_smoothed

@@ -1,0 +1,117 @@
+"""Several processes that train one model: who am I, and what do all of us say?
+
+``torchrun`` starts the processes and tells each who it is. Where it did not, there is
+one process, and every function here costs nothing.
+"""
+
+import os
+from contextlib import contextmanager, nullcontext
+
+import torch
+import torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+
+@contextmanager
+def joined():
+    """Join the processes that ``torchrun`` started, if it did; leave at the end."""
+    if "WORLD_SIZE" not in os.environ:
+        yield
+        return
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group()  # gloo for what is on the CPU, NCCL for CUDA
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def count():
+    """Return the number of processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank():
+    """Return this process's number, from 0: the first one keeps the files."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def replicate(model):
+    """Return a module that averages its gradient over all processes.
+
+    Args:
+        model: the same class in each process; the first one's weights count.
+
+    Source: Li et al. (2020), PyTorch Distributed, section 3.
+    """
+    if count() == 1:
+        return model
+    return DistributedDataParallel(model)
+
+
+def not_yet(net, *, last):
+    """Keep gradients to this process, until the ``last`` backward of a step."""
+    if last or not isinstance(net, DistributedDataParallel):
+        return nullcontext()
+    return net.no_sync()
+
+
+def total(*values):
+    """Return each number summed over all processes, the same sums in all."""
+    if count() == 1:
+        return values
+    sums = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(sums)
+    return tuple(sums.tolist())
+
+
+def share(number):
+    """Return the indices of ``number`` items that are this process's to evaluate.
+
+    All processes get equally many. Where that does not come out even, the first
+    items come a second time, and ``gather`` leaves those out again.
+    """
+    world = count()
+    each = -(-number // world)
+    return torch.arange(rank(), each * world, world) % number
+
+
+def gather(rows, number):
+    """Put together what all processes found for their ``share``, in order.
+
+    Args:
+        rows: CPU tensor, a row for each of this process's items.
+        number: how many items there are.
+
+    Returns:
+        Tensor with ``number`` rows, the same in all processes.
+    """
+    if count() == 1:
+        return rows
+    parts = [torch.empty_like(rows) for _ in range(count())]
+    dist.all_gather(parts, rows.contiguous())
+    return torch.stack(parts, dim=1).flatten(0, 1)[:number]
+
+
+def copy_buffers(model):
+    """Give all processes the first one's running statistics, as BatchNorm's."""
+    if count() > 1:
+        for buffer in model.buffers():
+            dist.broadcast(buffer, 0)
+
+
+def ask_first(function, *args):
+    """Return in all processes what a call returns in the first, or raise its error."""
+    if count() == 1:
+        return function(*args)
+    answer = [None, None]
+    if rank() == 0:
+        try:
+            answer[0] = function(*args)
+        except Exception as error:  # whatever it is, all are to stop with it
+            answer[1] = error
+    dist.broadcast_object_list(answer)
+    if answer[1] is not None:
+        raise answer[1]
+    return answer[0]
