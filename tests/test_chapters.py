@@ -32,6 +32,7 @@ NAMES = re.findall(r"^\s*- file: notebooks/(\S+)$", TOC, re.MULTILINE)
 SECONDS = {  # on two cores; every other chapter: 20
     "08_training": 120, "09_attention_maps": 30, "10_distillation_token": 30,
     "11_distillation": 150, "12_deit_experiments": 60, "13_pretrained_weights": 90,
+    "14_scaling_out": 90,
 }  # fmt: skip
 CORES = 2  # processor time is held to both cores' share: a neighbor's load adds none
 

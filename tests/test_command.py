@@ -142,6 +142,29 @@ def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
         assert 0 <= result["test_accuracy"] <= 1 and len(result["history"]) == 1
 
 
+def test_the_best_of_the_study_ship_in_half_precision(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cifar10, "DATA", tmp_path)
+    runs = []
+    for method, seed, accuracy in (
+        ("none", 0, 0.5), ("none", 1, 0.7), ("none", 2, 0.6), ("token", 0, 0.1),
+    ):  # fmt: skip
+        torch.manual_seed(seed)
+        cls = VisionTransformer if method == "none" else DistilledVisionTransformer
+        model = cls(image_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2)
+        save_model(model, cifar10.FILES / f"{method}-{seed}" / "best.safetensors")
+        epochs = [{"val_accuracy": accuracy}, {"val_accuracy": 0.1}]
+        runs.append({"task": {"method": method, "seed": seed}, "history": epochs})
+    cifar10.ship(runs)
+    vit = load_model(tmp_path / "checkpoints" / "vit_cifar10.safetensors")
+    best = load_model(cifar10.FILES / "none-1" / "best.safetensors")
+    for name, value in best.state_dict().items():
+        assert vit.state_dict()[name].dtype == torch.float32
+        assert torch.equal(vit.state_dict()[name], value.half().float())
+    deit = load_model(tmp_path / "checkpoints" / "deit_cifar10.safetensors")
+    assert isinstance(deit, DistilledVisionTransformer)
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_presets_set_options_and_each_can_be_overridden(preset):
     more = ["--data", "imagenet"] if "data" not in PRESETS[preset] else []

@@ -3,8 +3,8 @@
     python -m vitutils.cifar10 --data cifar10
 
 Trains the teacher, then students by four methods from three seeds, each by
-``python -m vitutils.train``, and writes data/results/cifar10.json. A study that was
-interrupted goes on where it was.
+``python -m vitutils.train``, and writes data/results/cifar10.json and the best ViT and
+DeiT to data/checkpoints. A study that was interrupted goes on where it was.
 """
 
 import argparse
@@ -15,6 +15,7 @@ from itertools import product
 from pathlib import Path
 
 from vitutils import command
+from vitutils.checkpoint import load_model, save_model
 from vitutils.data import DATA
 from vitutils.record import record
 
@@ -70,7 +71,7 @@ def main():
     students = [
         {"method": method, "seed": seed} for seed, method in product(SEEDS, METHODS)
     ]
-    record(
+    held = record(
         DATA / "results" / "cifar10.json",
         [teacher, *students],
         run,
@@ -82,6 +83,20 @@ def main():
         },
         workers=options.workers,
     )
+    ship(held["runs"])
+
+
+def ship(runs):
+    """Write the best ViT and DeiT by validation accuracy, in fp16."""
+    for method, name in (("none", "vit_cifar10"), ("token", "deit_cifar10")):
+        best = max(
+            (row for row in runs if row["task"]["method"] == method),
+            key=lambda row: max(epoch["val_accuracy"] for epoch in row["history"]),
+        )
+        path = FILES / f"{method}-{best['task']['seed']}" / "best.safetensors"
+        save_model(
+            load_model(path).half(), DATA / "checkpoints" / f"{name}.safetensors"
+        )
 
 
 if __name__ == "__main__":

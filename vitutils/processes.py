@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @contextmanager
 def joined():
-    """Join the processes that ``torchrun`` started, if it did; leave at the end."""
+    """Join the processes that ``torchrun`` started; leave at the end."""
     if "WORLD_SIZE" not in os.environ:
         yield
         return
@@ -33,7 +33,7 @@ def count():
 
 
 def rank():
-    """Return this process's number, from 0: the first one keeps the files."""
+    """Return this process's number: the first one, 0, keeps the files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
@@ -41,7 +41,7 @@ def replicate(model):
     """Return a module that averages its gradient over all processes.
 
     Args:
-        model: the same class in each process; the first one's weights count.
+        model: the same class in each process; the first's weights count.
 
     Source: Li et al. (2020), PyTorch Distributed, section 3.
     """
@@ -51,14 +51,14 @@ def replicate(model):
 
 
 def not_yet(net, *, last):
-    """Keep gradients to this process, until the ``last`` backward of a step."""
+    """Keep gradients here until the ``last`` backward of a step."""
     if last or not isinstance(net, DistributedDataParallel):
         return nullcontext()
     return net.no_sync()
 
 
 def total(*values):
-    """Return each number summed over all processes, the same sums in all."""
+    """Return each number summed over all processes, the same in all."""
     if count() == 1:
         return values
     sums = torch.tensor(values, dtype=torch.float64)
@@ -67,10 +67,10 @@ def total(*values):
 
 
 def share(number):
-    """Return the indices of ``number`` items that are this process's to evaluate.
+    """Return which of ``number`` items are this process's to evaluate.
 
-    All processes get equally many. Where that does not come out even, the first
-    items come a second time, and ``gather`` leaves those out again.
+    All processes get equally many. Where that does not come out even, the
+    first items come a second time, and ``gather`` leaves those out again.
     """
     world = count()
     each = -(-number // world)
