@@ -2,7 +2,7 @@
 
     python tools/checkpoints.py        # about five minutes on two cores
 
-The ViT has the recipe of chapter 8; the DeiT is the same run with the teacher of
+The ViT is that of chapter 8, trained longer; the DeiT is the same with the teacher of
 ``vitutils.experiments`` and hard distillation. Prints what the model cards say.
 """
 
