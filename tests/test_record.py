@@ -76,10 +76,13 @@ def test_records_of_other_settings_and_broken_files_are_refused(tmp_path, text, 
 
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     code = (
+        "import signal\n"
         "from pathlib import Path\n"
         "from test_record import TASKS, slow\n"
         "from vitutils.record import record\n"
         "if __name__ == '__main__':\n"
+        # A shell starts background jobs with Ctrl-C ignored, and tests inherit that.
+        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "    record(Path('study.json'), TASKS, slow, settings={}, workers=1)\n"
     )
     (tmp_path / "study.py").write_text(code)
