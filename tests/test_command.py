@@ -8,9 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
-from vitutils import cifar10
+from vitutils import cifar10, processes
 from vitutils.checkpoint import load_model, save_model
-from vitutils.command import PRESETS, main, make_model, options_of
+from vitutils.command import PRESETS, main, make_model, options_of, told
 from vitutils.data import load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
@@ -210,6 +210,14 @@ def test_what_is_wrong_is_said_in_a_line(
     captured = capsys.readouterr()
     assert error in captured.err
     assert "Traceback" not in captured.err
+
+
+def test_each_of_several_processes_says_what_is_wrong(monkeypatch, capsys):
+    """A file may be missing on one machine alone, and its first process elsewhere."""
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    assert told(ValueError("no file: pass resume=True"), status=1) == 1
+    assert capsys.readouterr().err == "process 1: no file: pass --resume\n"
 
 
 def test_no_data_and_unknown_options_are_refused(capsys):

@@ -175,15 +175,16 @@ def main(arguments=None):
 
 
 def told(error, *, status):
-    """Say once what went wrong, in the words of the command line."""
-    if processes.rank() == 0 or isinstance(error, RuntimeError):
-        text = str(error) or "stopped"
-        print(text.replace("resume=True", "--resume"), file=sys.stderr, flush=True)
+    """Say what went wrong, in the words of the command line."""
+    text = (str(error) or "stopped").replace("resume=True", "--resume")
+    if processes.count() > 1:  # it may be wrong on one machine alone
+        text = f"process {processes.rank()}: {text}"
+    print(text, file=sys.stderr, flush=True)
     return status
 
 
 def run(options):
-    """Train, measure the best weights on the test images, write and return result."""
+    """Train, measure the best weights on the test images, keep and return results."""
     data = load_data(options)
     loss_fn = teacher_loss(options, data)
     device = options.device or default_device()
