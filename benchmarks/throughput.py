@@ -4,8 +4,8 @@ Every model has the same configuration, weights in fp32, and the same optimizer;
 bf16 means autocast. The models take turns within a round, so that a machine
 that speeds up or slows down does so for all; a ratio is the median over rounds
 of our images a second over the peer's in the same round. The peers are timm,
-torchvision, vit-pytorch (ViT, and SimpleViT, which has no class token) and
-transformers.
+torchvision, vit-pytorch and transformers. vit-pytorch's SimpleViT is shown beside
+them: it has a token less and no biases in its attention, so that it does less work.
 
     python benchmarks/throughput.py --rounds 7
     python benchmarks/throughput.py --device cuda --sizes base --record out.json
@@ -39,6 +39,7 @@ SIZES = {
     "base_224": (224, 16, 768, 12, 12, 1000, 4),
 }
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+SMALLER = "vit-pytorch simple"  # no class token: not of the same configuration
 PACKAGES = ("torch", "torchvision", "timm", "vit-pytorch", "transformers")
 
 
@@ -81,7 +82,7 @@ def build_models(image_size, patch_size, width, depth, heads, classes, device):
             hidden_dim=width, num_layers=depth, num_heads=heads, mlp_dim=4 * width,
         ),
         "vit-pytorch": vit_pytorch.ViT(**simple),
-        "vit-pytorch simple": vit_pytorch.SimpleViT(**simple),
+        SMALLER: vit_pytorch.SimpleViT(**simple),
         "transformers": Logits(ViTForImageClassification(config)),
     }  # fmt: skip
     return {name: model.to(device) for name, model in models.items()}
@@ -164,6 +165,7 @@ def measure(size, mode, dtype_name, args):
         for name, peer in rates.items()
         if name != "ours"
     }
+    best_peer = min(ratio for name, ratio in ratios.items() if name != SMALLER)
     median = {name: statistics.median(values) for name, values in rates.items()}
     return {
         "size": size,
@@ -172,7 +174,7 @@ def measure(size, mode, dtype_name, args):
         "batch": batch,
         "images_per_second": {k: round(v, 1) for k, v in median.items()},
         "ratio_to": {k: round(v, 3) for k, v in ratios.items()},
-        "ratio_to_best_peer": round(min(ratios.values()), 3),
+        "ratio_to_best_peer": round(best_peer, 3),
         "share_of_peak": round(
             median["ours"] / batch * flops / statistics.median(peaks), 3
         ),
