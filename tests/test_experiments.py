@@ -49,7 +49,18 @@ def test_the_record_in_the_book_is_of_these_tasks(study):
     _, tasks = STUDIES[study]()
     assert [row["task"] for row in held["runs"]] == tasks
     assert held["settings"] == json.loads(json.dumps(SETTINGS))
-    assert held["command"] == f"python -m vitutils.experiments {study}"
+    assert held["command"].startswith(f"python -m vitutils.experiments {study}")
+
+
+def test_all_images_are_more_than_the_training_split():
+    whole = experiments.fashion("flips", 60_000)
+    part = experiments.fashion("flips", 54_000)
+    assert (len(whole.train), len(part.train)) == (60_000, 54_000)
+    assert whole.train.images.sum() == sum(
+        split.images.sum() for split in (part.train, part.validation)
+    )
+    with pytest.raises(ValueError, match="cannot take 60001 of 60000 images"):
+        experiments.fashion("flips", 60_001)
 
 
 def test_the_search_never_reads_the_test_images():
