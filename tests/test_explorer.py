@@ -469,6 +469,7 @@ def test_patches_lie_on_the_image_in_any_grid(browser, tmp_path, grid, size):
 def test_explorers_of_a_page_are_independent_even_equal_ones(browser, tmp_path, page):
     other = explore(random_image(), attention(first=2, seed=1), (3, 4)).html
     with opened(browser, tmp_path, page, other, page) as tab:
+        tab.set_viewport_size({"width": 800, "height": 3000})  # else scrolling hovers
         readers = [Reader(tab, i) for i in range(3)]
         assert tab.locator("[role=grid]").count() == 3
         start = [reader.text for reader in readers]

@@ -101,6 +101,7 @@ def test_the_best_checkpoint_is_not_overwritten_by_a_worse_epoch(data, tmp_path)
 
 @pytest.mark.parametrize("stop_at", [3, 7, 10, 27])
 def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
+    handler = signal.getsignal(signal.SIGINT)
     whole = small_vit()
     history = fit(whole, data, folder=tmp_path / "whole", **SETTINGS)
 
@@ -124,7 +125,7 @@ def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
         for name in ("seconds", "images_per_second", "waiting"):
             row.pop(name)
     assert again == history
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
