@@ -129,11 +129,15 @@ def test_a_run_starts_from_a_checkpoint_of_another_size_and_other_classes(
 def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = "--batch-size 16 --epochs 1"
-    monkeypatch.setattr(cifar10, "TEACHER", f"{small} --model convnet --widths 4 4")
-    monkeypatch.setattr(cifar10, "STUDENT", f"{small} --embed-dim 16 --depth 1")
+    tiny = cifar10.STUDIES["cifar10"] | {
+        "teacher": f"{small} --model convnet --widths 4 4",
+        "student": f"{small} --embed-dim 16 --depth 1",
+    }
+    monkeypatch.setitem(cifar10.STUDIES, "cifar10", tiny)
     for method in ("teacher", "none", "soft", "hard", "token"):
-        result = cifar10.train({"method": method, "seed": 0}, data=str(folder))
-        again = cifar10.train({"method": method, "seed": 0}, data=str(folder))
+        task, where = {"method": method, "seed": 0}, {"data": str(folder)}
+        result = cifar10.train(task, study="cifar10", **where)
+        again = cifar10.train(task, study="cifar10", **where)
         assert again == result  # it goes on, and there is nothing left to do
         words = result["command"].split()
         assert words[:4] == ["python", "-m", "vitutils.train", "cifar10"]
@@ -143,7 +147,6 @@ def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
 
 
 def test_the_best_of_the_study_ship_in_half_precision(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(cifar10, "DATA", tmp_path)
     runs = []
     for method, seed, accuracy in (
@@ -152,12 +155,12 @@ def test_the_best_of_the_study_ship_in_half_precision(tmp_path, monkeypatch):
         torch.manual_seed(seed)
         cls = VisionTransformer if method == "none" else DistilledVisionTransformer
         model = cls(image_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2)
-        save_model(model, cifar10.FILES / f"{method}-{seed}" / "best.safetensors")
+        save_model(model, tmp_path / f"{method}-{seed}" / "best.safetensors")
         epochs = [{"val_accuracy": accuracy}, {"val_accuracy": 0.1}]
         runs.append({"task": {"method": method, "seed": seed}, "history": epochs})
-    cifar10.ship(runs)
+    cifar10.ship(runs, tmp_path)
     vit = load_model(tmp_path / "checkpoints" / "vit_cifar10.safetensors")
-    best = load_model(cifar10.FILES / "none-1" / "best.safetensors")
+    best = load_model(tmp_path / "none-1" / "best.safetensors")
     for name, value in best.state_dict().items():
         assert vit.state_dict()[name].dtype == torch.float32
         assert torch.equal(vit.state_dict()[name], value.half().float())

@@ -3,8 +3,10 @@
     python -m vitutils.cifar10 --data cifar10
 
 Trains the teacher, then students by four methods from three seeds, each by
-``python -m vitutils.train``, and writes data/results/cifar10.json and the best ViT and
-DeiT to data/checkpoints. A study that was interrupted goes on where it was.
+``python -m vitutils.train``, and writes data/results/cifar10.json. With ``--hour`` it
+trains a teacher, a ViT and a DeiT for about an hour in all on two cores, and writes
+data/results/cifar10_hour.json, and both students to data/checkpoints. A study that
+was interrupted goes on where it was.
 """
 
 import argparse
@@ -19,34 +21,48 @@ from vitutils.checkpoint import load_model, save_model
 from vitutils.data import DATA
 from vitutils.record import record
 
-SEEDS = (0, 1, 2)
-TEACHER = "--model convnet --epochs 10 --lr 3e-3"
-STUDENT = "--epochs 8 --lr 3e-3 --embed-dim 64 --depth 4 --num-heads 4 --mlp-dim 128"
+STUDENT = "--lr 3e-3 --embed-dim 64 --depth 4 --num-heads 4 --mlp-dim 128"
 METHODS = {
     "none": "--model vit",
     "soft": "--model vit --distillation soft",
     "hard": "--model vit --distillation hard",
     "token": "--model deit --distillation hard",
 }
-FILES = Path("runs", "cifar10")
+STUDIES = {
+    "cifar10": {
+        "teacher": "--model convnet --epochs 10 --lr 3e-3",
+        "student": f"--epochs 8 {STUDENT}",
+        "methods": METHODS,
+        "seeds": (0, 1, 2),
+    },
+    "cifar10_hour": {
+        "teacher": "--model convnet --epochs 40 --lr 3e-3",
+        "student": f"--compile --epochs 60 {STUDENT}",
+        "methods": {method: METHODS[method] for method in ("none", "token")},
+        "seeds": (0,),
+    },
+}
+RUNS = Path("runs")
 
 
-def train(task, *, data):
-    """Run the command of a task; return the command and what it measured."""
+def train(task, *, study, data):
+    """Run the command of a task of a study; return it and what it measured."""
+    settings, files = STUDIES[study], RUNS / study
     name = f"{task['method']}-{task['seed']}"
     words = ["cifar10", "--data", data, "--seed", str(task["seed"]),
              "--precision", "bf16", "--device", "cpu"]  # fmt: skip
     if task["method"] == "teacher":
-        words += TEACHER.split()
+        words += settings["teacher"].split()
     else:
-        words += [*STUDENT.split(), *METHODS[task["method"]].split()]
+        words += settings["student"].split()
+        words += settings["methods"][task["method"]].split()
         if task["method"] != "none":
-            words += ["--teacher", str(FILES / "teacher-0" / "best.safetensors")]
-    words += ["--folder", str(FILES / name)]
+            words += ["--teacher", str(files / "teacher-0" / "best.safetensors")]
+    words += ["--folder", str(files / name)]
     options = command.options_of([*words, "--resume"])
     Path(options.folder).mkdir(parents=True, exist_ok=True)
     with (
-        open(FILES / f"{name}.log", "a", encoding="utf-8") as log,
+        open(files / f"{name}.log", "a", encoding="utf-8") as log,
         redirect_stdout(log),
         redirect_stderr(log),
     ):
@@ -62,38 +78,34 @@ def main():
     )
     parser.add_argument("--data", default="cifar10", help="cifar10, or a folder of its "
                         "images: train/CLASS/* and test/CLASS/*")  # fmt: skip
+    parser.add_argument("--hour", action="store_true", help="the longer study")
     parser.add_argument("--workers", type=int, help="runs at a time (one a core)")
     options = parser.parse_args()
-    run = partial(train, data=options.data)
+    study = "cifar10_hour" if options.hour else "cifar10"
+    settings = STUDIES[study] | {"data": options.data}
+    run = partial(train, study=study, data=options.data)
     teacher = {"method": "teacher", "seed": 0}
-    print(f"teacher: see {FILES}/teacher-0.log")
+    print(f"teacher: see {RUNS / study}/teacher-0.log")
     run(teacher)  # on all cores; once it is there, this takes seconds
     students = [
-        {"method": method, "seed": seed} for seed, method in product(SEEDS, METHODS)
+        {"method": method, "seed": seed}
+        for seed, method in product(settings.pop("seeds"), settings["methods"])
     ]
-    held = record(
-        DATA / "results" / "cifar10.json",
-        [teacher, *students],
-        run,
-        settings={
-            "data": options.data,
-            "teacher": TEACHER,
-            "student": STUDENT,
-            "methods": METHODS,
-        },
-        workers=options.workers,
-    )
-    ship(held["runs"])
+    path = DATA / "results" / f"{study}.json"
+    held = record(path, [teacher, *students], run, settings=settings,
+                  workers=options.workers)  # fmt: skip
+    if options.hour:
+        ship(held["runs"], RUNS / study)
 
 
-def ship(runs):
+def ship(runs, files):
     """Write the best ViT and DeiT by validation accuracy, in fp16."""
     for method, name in (("none", "vit_cifar10"), ("token", "deit_cifar10")):
         best = max(
             (row for row in runs if row["task"]["method"] == method),
             key=lambda row: max(epoch["val_accuracy"] for epoch in row["history"]),
         )
-        path = FILES / f"{method}-{best['task']['seed']}" / "best.safetensors"
+        path = files / f"{method}-{best['task']['seed']}" / "best.safetensors"
         save_model(
             load_model(path).half(), DATA / "checkpoints" / f"{name}.safetensors"
         )
