@@ -1,6 +1,7 @@
 """python -m vitutils.train: its options, presets, files and errors."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from PIL import Image
 from vitutils import cifar10, processes
 from vitutils.checkpoint import load_model, save_model
 from vitutils.command import PRESETS, main, make_model, options_of, told
-from vitutils.data import load
+from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.pretrained import resize_positions
@@ -144,6 +145,20 @@ def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
         assert ("--teacher" in words) == (method in ("soft", "hard", "token"))
         assert ("test_accuracy_class_head" in result) == (method == "token")
         assert 0 <= result["test_accuracy"] <= 1 and len(result["history"]) == 1
+
+
+@pytest.mark.parametrize("study", cifar10.STUDIES)
+def test_the_record_of_cifar10_is_of_these_runs(study):
+    held = json.loads((DATA / "results" / f"{study}.json").read_text())
+    assert [row["task"] for row in held["runs"]] == cifar10.tasks(study)
+    for name in ("teacher", "student", "methods"):
+        assert held["settings"][name] == cifar10.STUDIES[study][name]
+    for row in held["runs"]:
+        name = f"{row['task']['method']}-{row['task']['seed']}"
+        assert f"--seed {row['task']['seed']} " in row["command"]
+        assert row["command"].endswith(f"--folder runs/{study}/{name}")
+        epochs = int(re.search(r"--epochs (\d+)", row["command"])[1])
+        assert len(row["history"]) == epochs
 
 
 def test_the_best_of_the_study_ship_in_half_precision(tmp_path, monkeypatch):
