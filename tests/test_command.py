@@ -136,9 +136,9 @@ def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
     }
     monkeypatch.setitem(cifar10.STUDIES, "cifar10", tiny)
     for method in ("teacher", "none", "soft", "hard", "token"):
-        task, where = {"method": method, "seed": 0}, {"data": str(folder)}
-        result = cifar10.train(task, study="cifar10", **where)
-        again = cifar10.train(task, study="cifar10", **where)
+        task = {"method": method, "seed": 0}
+        result = cifar10.train(task, study="cifar10", data=str(folder))
+        again = cifar10.train(task, study="cifar10", data=str(folder))
         assert again == result  # it goes on, and there is nothing left to do
         words = result["command"].split()
         assert words[:4] == ["python", "-m", "vitutils.train", "cifar10"]
