@@ -48,7 +48,8 @@ REGIMES = {
 TEACHERS = {  # model, its sizes, and what it learns from; None: all training images
     "cnn": (ConvNet, CNN, {"images": None, "epochs": 6, "augment": "crops"}),
     "cnn_10k": (ConvNet, CNN, {"images": 10_000, "epochs": 20, "augment": "flips"}),
-    # These two are about equally accurate: table_2 compares what they teach.
+    # On strong crops these two are right about equally often: table_2 compares what
+    # they teach.
     "vit": (VisionTransformer, VIT, {"images": None, "epochs": 5, "augment": "crops"}),
     "cnn_early": (ConvNet, CNN, {"images": None, "epochs": 1, "augment": "crops"}),
 }
