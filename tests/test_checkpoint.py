@@ -1,7 +1,11 @@
 """Files are whole or absent, and load back without pickle."""
 
+import os
+import stat
+
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -62,6 +66,16 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
+def test_a_full_disk_is_named_by_the_file(model, tmp_path, monkeypatch):
+    def fail(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", fail)
+    with pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*full"):
+        save_model(model, tmp_path / "model.safetensors")
+    assert not [*tmp_path.iterdir()]
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no file .*gone\.safetensors"):
         load_model(tmp_path / "gone.safetensors")
@@ -96,6 +110,32 @@ def test_only_modules_are_built_from_a_file(tmp_path):
     save_file({}, path, {"class": "vitutils.checkpoint.save_state", "config": "{}"})
     with pytest.raises(ValueError, match="does not name a model of vitutils"):
         load_model(path)
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    [
+        {"class": "vitutils.vit.VisionTransformer"},
+        {"class": "vitutils.vit.VisionTransformer", "config": '{"gone": 1}'},
+        {"class": "vitutils.vit.VisionTransformer", "config": '{"depth": 1}'},
+        {"class": "vitutils.gone.Model", "config": "{}"},
+    ],
+)
+def test_a_file_of_another_version_is_named(tmp_path, metadata):
+    path = tmp_path / "model.safetensors"
+    save_file({}, path, metadata)
+    with pytest.raises(ValueError, match=r"model\.safetensors is not of this version"):
+        load_model(path)
+
+
+def test_files_are_for_others_to_read_too(model, tmp_path):
+    before = os.umask(0o022)
+    try:
+        save_model(model, tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    mode = (tmp_path / "model.safetensors").stat().st_mode
+    assert stat.S_IMODE(mode) == 0o644
 
 
 def test_states_refuse_code(tmp_path):

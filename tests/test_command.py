@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -66,6 +67,43 @@ def test_a_run_keeps_its_best_weights_and_its_result(folder, tmp_path, capsys):
     assert main(words) == 1
     assert "pass --resume to go on with it" in capsys.readouterr().err
     assert main([*words, "--resume"]) == 0
+
+
+def test_a_run_goes_on_with_its_own_options_alone(folder, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other, ignore=lambda *_: ["teacher"])
+    words = ["--data", str(folder), "--folder", str(tmp_path / "run"), *TINY]
+    assert main(words) == 0
+    before = (tmp_path / "run" / "result.json").read_text()
+    for changed, error in (
+        (["--images", "50"], "has images 72, not 50"),
+        (["--mixup", "0.8"], "has mixup 0.0, not 0.8"),
+        (["--embed-dim", "32"], "has embed_dim 16, not 32"),
+        (["--model", "convnet"], "has model VisionTransformer, not ConvNet"),
+        (["--data", str(other)], f"has data {folder.name}, not other"),
+    ):
+        assert main([*words, *changed, "--resume"]) == 1
+        assert error in capsys.readouterr().err
+    assert (tmp_path / "run" / "result.json").read_text() == before
+
+
+def test_results_are_json_whatever_the_options(folder, tmp_path):
+    words = ["--data", str(folder), "--folder", str(tmp_path), *TINY]
+    assert main([*words, "--clip-norm", "inf"]) == 0
+
+    def refuse(word):
+        raise AssertionError(f"{word} is not JSON")
+
+    text = (tmp_path / "result.json").read_text()
+    assert json.loads(text, parse_constant=refuse)["options"]["clip_norm"] == "inf"
+
+
+def test_a_start_takes_the_options_of_training(folder, teacher):
+    words = ["--data", str(folder), *TINY, "--init", str(teacher)]
+    model = make_model(options_of([*words, "--stochastic-depth", "0.5"]), load(folder))
+    assert model.config["stochastic_depth"] == 0.5
+    for name, value in load_model(teacher).state_dict().items():
+        assert torch.equal(model.state_dict()[name], value)
 
 
 def test_everything_that_is_optional_at_once(folder, teacher, tmp_path):
@@ -216,13 +254,20 @@ def test_presets_build_the_models_that_they_name(root):
         ("--images 99999", "cannot take 99999 of 72 images"),
         ("--init nowhere", "nowhere is no file and none of"),
         ("--distillation soft --balance 2 --teacher TEACHER", "balance 2.0"),
+        ("--teacher GRAY", "gray.safetensors wants images of 1 channels"),
+        ("--init GRAY", "gray.safetensors wants images of 1 channels"),
+        ("--init vit_b_16 --teacher TEACHER", "start from it, or learn from a teacher"),
+        ("--weight-decay -1", "weight_decay is -1.0"),
+        ("--lr 1e30 --batch-size 999 --epochs 1", "the validation loss is nan"),
         ("--precision fp16 --lr nan", "lr is nan"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
     folder, teacher, tmp_path, capsys, words, error
 ):
-    words = words.replace("TEACHER", str(teacher)).split()
+    gray = tmp_path / "gray.safetensors"
+    save_model(ConvNet(in_channels=1, num_classes=2, widths=(4, 4)), gray)
+    words = words.replace("TEACHER", str(teacher)).replace("GRAY", str(gray)).split()
     run = str(tmp_path / "run")
     assert main(["--data", str(folder), "--folder", run, *TINY, *words]) == 1
     captured = capsys.readouterr()
@@ -238,8 +283,13 @@ def test_each_of_several_processes_says_what_is_wrong(monkeypatch, capsys):
     assert capsys.readouterr().err == "process 1: no file: pass --resume\n"
 
 
-def test_no_data_and_unknown_options_are_refused(capsys):
-    for words in ([], ["cifar11"], ["cifar10", "--model", "resnet"], ["--epoch", "3"]):
+def test_unknown_options_and_those_without_effect_are_refused(capsys):
+    for words in (
+        [], ["cifar11"], ["cifar10", "--model", "resnet"], ["--epoch", "3"],
+        ["cifar10", "--depth", "0"], ["cifar10", "--dropout", "9"],
+        ["cifar10", "--distillation", "hard"],  # the teacher is forgotten
+        ["cifar10", "--teacher", "cnn", "--balance", "0.5"],
+    ):  # fmt: skip
         with pytest.raises(SystemExit) as stopped:
             options_of(words)
         assert stopped.value.code == 2

@@ -735,13 +735,13 @@ def test_colour_image_among_grey_ones_is_named(tmp_path):
         load(tmp_path)
 
 
-def test_single_training_image(tmp_path):
+def test_single_class(tmp_path):
     write_images(tmp_path, n=1)
     (tmp_path / "train" / "dog").joinpath("000.png").unlink()
     for part in ("train", "test"):
         remove(tmp_path / part / "dog")
         (tmp_path / part / "dog").rmdir()
-    with pytest.raises(ValueError, match="1 training image"):
+    with pytest.raises(ValueError, match="train has one class alone, cat"):
         load(tmp_path)
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from vitutils import run as run_module
 from vitutils.augment import mixing
-from vitutils.checkpoint import load_model, load_state
+from vitutils.checkpoint import load_model, load_state, save_state
 from vitutils.splits import MemorySplit
 from vitutils.train import (
     MixedPrecision,
@@ -126,6 +126,43 @@ def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
             row.pop(name)
     assert again == history
     assert signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_setup_is_part_of_a_run(data, tmp_path):
+    fit(small_vit(), data, folder=tmp_path, setup={"crop": "flip"}, **SETTINGS)
+    again = {"folder": tmp_path, "resume": True, **SETTINGS}
+    fit(small_vit(), data, setup={"crop": "flip"}, **again)
+    for setup in (None, {"crop": "none"}):
+        with pytest.raises(ValueError, match="has crop flip, not"):
+            fit(small_vit(), data, setup=setup, **again)
+    with pytest.raises(ValueError, match=f"has images {len(data.train)}, not 5"):
+        few = SimpleNamespace(train=data.train.subset(5), validation=data.validation)
+        fit(small_vit(), few, **again)
+
+
+def test_a_state_that_is_none_is_named(data, tmp_path):
+    save_state({"a": 1}, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match="no state of a run, without batch, best"):
+        fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS)
+
+
+def test_a_model_that_diverged_in_the_last_step_is_not_kept(data, tmp_path):
+    settings = SETTINGS | {"epochs": 1, "batch_size": len(data.train), "lr": 1e30}
+    with pytest.raises(FloatingPointError, match="validation loss is nan at step 1"):
+        fit(small_vit(), data, folder=tmp_path, **settings)
+    assert not (tmp_path / "best.safetensors").exists()
+
+
+def test_the_climb_leaves_a_step_to_the_cosine(data):
+    settings = SETTINGS | {"epochs": 1, "batch_size": len(data.train), "warmup": 0.99}
+    assert fit(small_vit(), data, **settings)[0]["step"] == 1
+
+
+def test_evaluate_leaves_every_module_in_its_mode(data):
+    model = small_vit().train()
+    model.head.eval()
+    evaluate(model, data.validation)
+    assert model.training and not model.head.training
 
 
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):

@@ -39,8 +39,8 @@ def load_model(path):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is cut short or corrupt, or does not say which
-            model of vitutils its weights belong to.
+        ValueError: the file is cut short or corrupt, does not say which model
+            of vitutils its weights belong to, or is of another version of it.
     """
     path = existing(path)
     try:
@@ -52,6 +52,16 @@ def load_model(path):
             f"{path} is not a whole safetensors file ({error}): "
             "write it again with save_model, or fetch it again"
         ) from error
+    try:
+        return rebuilt(path, metadata, tensors)
+    except (ImportError, KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(
+            f"{path} is not of this version of vitutils ({error})"
+        ) from error
+
+
+def rebuilt(path, metadata, tensors):
+    """Build the model that a file's metadata tells of; give it the tensors."""
     cls = model_class(metadata.get("class", ""))
     if cls is None:
         raise ValueError(
@@ -98,14 +108,26 @@ def existing(path):
 
 
 def write_atomically(path, write):
-    """Let ``write`` fill a file beside ``path``, then move it there in one step."""
+    """Let ``write`` fill a file beside ``path``, then move it there in one step.
+
+    Raises:
+        OSError: it could not be written, as on a full disk.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        write(part)
+        try:
+            write(part)
+        except (SafetensorError, RuntimeError) as error:  # not the system's words
+            raise OSError(
+                f"cannot write {path} (is the disk full?): {error}"
+            ) from error
         with open(part, "rb+") as file:
             os.fsync(file.fileno())  # on disk before it takes the name
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(part, 0o666 & ~mask)  # safetensors keeps its files to the user
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ TensorBoard's curves, and in the end result.json.
 
 import argparse
 import math
+import re
 import shlex
 import sys
 from dataclasses import replace
@@ -25,15 +26,16 @@ from torch import nn
 from vitutils import processes, splits
 from vitutils.augment import mixing, strengthen
 from vitutils.checkpoint import load_model
-from vitutils.data import load
+from vitutils.data import CIFAR, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
 from vitutils.pretrained import at_image_size, load_pretrained
-from vitutils.published import PUBLISHED
+from vitutils.published import PUBLISHED, find
 from vitutils.record import machine, write_json
 from vitutils.train import default_device, evaluate, fit
 from vitutils.vit import VisionTransformer
 
+ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 MODELS = {
     "vit": VisionTransformer,
     "deit": DistilledVisionTransformer,
@@ -43,8 +45,12 @@ CROPS = {
     "none": None,
     "flip": splits.flip,
     "shift": splits.shift_and_flip,
-    "resized": partial(splits.random_resized_crop, scale=(0.3, 1.0)),
+    "resized": partial(splits.random_resized_crop, scale=(0.08, 1.0)),
 }
+SETUP = (  # what a resumed run shares beside the arguments of ``fit``
+    "crop", "randaugment", "erase", "mixup", "cutmix", "init", "teacher",
+    "distillation", "temperature", "balance",
+)  # fmt: skip
 PRESETS = {
     # The checkpoint of data/checkpoints, and the teacher's sizes there.
     "fashion_mnist": {
@@ -63,7 +69,7 @@ PRESETS = {
         "image_size": 224, "epochs": 300, "patch_size": 16,
         "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536,
         "batch_size": 1024, "lr": 1e-3, "warmup": 5 / 300, "clip_norm": math.inf,
-        "randaugment": 9, "mixup": 0.8, "cutmix": 1.0, "erase": 0.25,
+        "crop": "resized", "randaugment": 9, "mixup": 0.8, "cutmix": 1.0, "erase": 0.25,
         "label_smoothing": 0.1, "stochastic_depth": 0.1,
     },
 }  # fmt: skip
@@ -83,11 +89,11 @@ def options_of(arguments):
     add("--data", help="fashion_mnist, cifar10, cifar100, or a folder of "
                        "train/CLASS/* and test/CLASS/*")  # fmt: skip
     add("--root", help="folder that holds the data; the book's data if not given")
-    add("--image-size", type=int, help="side, pixels: a folder's images are resized")
-    add("--images", type=int, help="train on so many images; all if not given")
+    add("--image-size", type=count, help="side, pixels: a folder's images are resized")
+    add("--images", type=count, help="train on so many images; all if not given")
     add("--crop", choices=CROPS, help="augmentation of images in memory: mirror them, "
-                                      "also shift them, or also resize a part; "
-                                      "shift if not given")  # fmt: skip
+                                      "also shift them, or resize a part too; shift "
+                                      "if not given. Streamed: resized")  # fmt: skip
     add("--randaugment", type=int, default=0, help="magnitude, 0 to 30")
     add("--erase", type=float, default=0.0, help="probability of random erasing")
     add("--mixup", type=float, default=0.0, help="alpha of Mixup")
@@ -99,23 +105,23 @@ def options_of(arguments):
     add("--model", choices=MODELS, default="vit", help="kind of model")
     add("--init", help="start from a checkpoint, which also tells kind and sizes: a "
                        f"file, or one of {', '.join(PUBLISHED)}")  # fmt: skip
-    add("--patch-size", type=int, default=16, help="side, pixels")
-    add("--embed-dim", type=int, default=192, help="features of a token")
-    add("--depth", type=int, default=12, help="blocks")
-    add("--num-heads", type=int, default=3, help="attention heads")
-    add("--mlp-dim", type=int, default=768, help="hidden features of the MLP")
-    add("--dropout", type=float, default=0.0, help="probability")
-    add("--stochastic-depth", type=float, default=0.0,
+    add("--patch-size", type=count, default=16, help="side, pixels")
+    add("--embed-dim", type=count, default=192, help="features of a token")
+    add("--depth", type=count, default=12, help="blocks")
+    add("--num-heads", type=count, default=3, help="attention heads")
+    add("--mlp-dim", type=count, default=768, help="hidden features of the MLP")
+    add("--dropout", type=probability, default=0.0, help="probability")
+    add("--stochastic-depth", type=probability, default=0.0,
         help="probability of skipping the last block")  # fmt: skip
-    add("--widths", type=int, nargs="+", default=[32, 64, 128],
+    add("--widths", type=count, nargs="+", default=[32, 64, 128],
         help="channels of the convnet's stages")  # fmt: skip
 
     add = parser.add_argument_group("teacher").add_argument
     add("--teacher", help="checkpoint of this book that the student learns from")
-    add("--distillation", choices=("hard", "soft"), default="hard", help="its loss")
-    add("--temperature", type=float, default=3.0, help="of soft distillation")
-    add("--balance", type=float, default=0.1,
-        help="share of the teacher in soft distillation, in [0, 1]")  # fmt: skip
+    add("--distillation", choices=("hard", "soft"), help="its loss; hard if not given")
+    add("--temperature", type=float, help="of soft distillation; 3 if not given")
+    add("--balance", type=float, help="share of the teacher in soft distillation, in "
+                                      "[0, 1]; 0.1 if not given")  # fmt: skip
 
     add = parser.add_argument_group("training").add_argument
     add("--epochs", type=int, default=10, help="passes over the training images")
@@ -145,9 +151,28 @@ def options_of(arguments):
     options = parser.parse_args(arguments)
     if options.data is None:
         parser.error("which data? give a preset or --data")
+    given = {name for name, value in vars(options).items() if value is not None}
+    if given & {"temperature", "balance"} and options.distillation != "soft":
+        parser.error("--temperature and --balance are of --distillation soft")
+    if options.distillation and not options.teacher:
+        parser.error("--distillation needs a --teacher")
     if options.folder is None:
         options.folder = f"runs/{Path(options.data).name}-{options.model}"
     return options
+
+
+def count(text):
+    """Read a number of things from the command line."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def probability(text):
+    """Read a probability below 1 from the command line."""
+    if not 0 <= (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
+    return number
 
 
 class HelpWithDefaults(
@@ -164,19 +189,23 @@ class HelpWithDefaults(
 def main(arguments=None):
     """Run the command; return its exit status, 0 if the run came to its end."""
     options = options_of(arguments)
-    with processes.joined():
-        try:
-            run(options)
-        except KeyboardInterrupt as stopped:
-            return told(stopped, status=130)
-        except (ValueError, OSError, RuntimeError, FloatingPointError) as error:
-            return told(error, status=1)
+    try:
+        with processes.joined():
+            try:
+                run(options)
+            except KeyboardInterrupt as stopped:
+                return told(stopped, status=130)
+            except ERRORS as error:
+                return told(error, status=1)
+    except ERRORS as error:  # the processes did not come together
+        return told(error, status=1)
     return 0
 
 
 def told(error, *, status):
     """Say what went wrong, in the words of the command line."""
     text = (str(error) or "stopped").replace("resume=True", "--resume")
+    text = re.sub(r"\b(image|num)_(size|heads)=", r"--\1-\2 ", text)
     if processes.count() > 1:  # it may be wrong on one machine alone
         text = f"process {processes.rank()}: {text}"
     print(text, file=sys.stderr, flush=True)
@@ -192,7 +221,8 @@ def run(options):
     model = make_model(options, data).to(device)
     if isinstance(model, DistilledVisionTransformer) and loss_fn is None:
         raise ValueError(
-            "a deit learns from a teacher: give --teacher, or take --model vit"
+            "a deit learns from a teacher: give --teacher"
+            + ("" if options.init else ", or take --model vit")
         )
     if options.compile:
         model.compile()
@@ -215,6 +245,7 @@ def run(options):
         seed=options.seed,
         folder=options.folder,
         resume=options.resume,
+        setup={name: getattr(options, name) for name in SETUP} | {"data": data.name},
         device=device,
     )
     folder = Path(options.folder)
@@ -231,7 +262,9 @@ def run(options):
     }
     result = {
         "command": shlex.join(["python", *sys.orig_argv[1:]]),
-        "options": vars(options),
+        "options": {  # JSON knows no infinity
+            k: str(v) if v == math.inf else v for k, v in vars(options).items()
+        },
         "processes": processes.count(),
         "parameters": sum(p.numel() for p in model.parameters()),
         **machine("torch", "torchvision", device=torch.device(device).type),
@@ -265,10 +298,15 @@ def load_data(options):
     found = partial(
         load, options.data, root=options.root, image_size=options.image_size
     )
-    if processes.count() > 1:
+    if options.data in CIFAR:
         processes.ask_first(lambda: found() and None)  # one downloads, then all read
     data = found()
     if options.init in PUBLISHED:  # what its weights expect
+        if options.teacher is not None:
+            raise ValueError(
+                f"{options.init} wants images normalized in its own way, which the "
+                "teacher does not know: start from it, or learn from a teacher"
+            )
         mean, std = PUBLISHED[options.init].mean, PUBLISHED[options.init].std
         parts = ("train", "validation", "test")
         data = replace(data, **{
@@ -277,10 +315,12 @@ def load_data(options):
     train = data.train
     if options.images is not None:
         train = train.subset(options.images)
-    if options.crop is not None:
-        if not isinstance(train, splits.MemorySplit):
-            raise ValueError("crop is for images in memory: streamed ones have theirs")
-        train = replace(train, augment=CROPS[options.crop])
+    if isinstance(train, splits.MemorySplit):
+        train = replace(train, augment=CROPS[options.crop or "shift"])
+    elif options.crop not in (None, "resized"):
+        raise ValueError(
+            f"crop {options.crop} is for images in memory: streamed ones are resized"
+        )
     train = strengthen(train, randaugment=options.randaugment, erase=options.erase,
                        workers=options.workers)  # fmt: skip
     return replace(data, train=train)
@@ -289,7 +329,7 @@ def load_data(options):
 def make_model(options, data):
     """Build the model for the data's images and classes, or load where it starts."""
     if options.init is not None:
-        return start(options.init, data)
+        return start(options, data)
     sizes = {"in_channels": data.in_channels, "num_classes": data.num_classes}
     if options.model == "convnet":
         return ConvNet(widths=options.widths, **sizes)
@@ -306,30 +346,51 @@ def make_model(options, data):
     )
 
 
-def start(name, data):
-    """Load a checkpoint and fit it to the data's image size and classes."""
+def start(options, data):
+    """Load a checkpoint and fit it to the data and to the options of training."""
     try:
-        model = load_model(name)
+        model = load_model(options.init)
     except (FileNotFoundError, ValueError):  # no checkpoint of this book
-        model = load_pretrained(name, num_classes=data.num_classes)
+        processes.ask_first(find, options.init)  # one downloads, then all read
+        model = load_pretrained(options.init, num_classes=data.num_classes)
+    expect_channels(model, data, options.init)
+    changed = {"num_classes": data.num_classes}
     if isinstance(model, VisionTransformer):
         model = at_image_size(model, data.image_size)
-    if model.config["num_classes"] == data.num_classes:
+        changed |= {
+            "dropout": options.dropout, "stochastic_depth": options.stochastic_depth,
+        }  # fmt: skip
+    if model.config | changed == model.config:
         return model
-    fresh = type(model)(**model.config | {"num_classes": data.num_classes})
-    kept = {k: v for k, v in model.state_dict().items() if not k.startswith("head")}
-    fresh.load_state_dict(fresh.state_dict() | kept)
+    state = model.state_dict()
+    if model.config["num_classes"] != data.num_classes:
+        state = {k: v for k, v in state.items() if not k.startswith("head")}
+    fresh = type(model)(**model.config | changed)
+    fresh.load_state_dict(fresh.state_dict() | state)
     return fresh
+
+
+def expect_channels(model, data, name):
+    """Raise a ValueError if a checkpoint's images are gray and the data's are not."""
+    wanted = model.config["in_channels"]
+    if wanted != data.in_channels:
+        raise ValueError(
+            f"{name} wants images of {wanted} channels, {data.name} has "
+            f"{data.in_channels}"
+        )
 
 
 def teacher_loss(options, data):
     """Return the loss of a student, None for a model that learns from labels alone."""
     if options.teacher is None:
         return None
-    teacher = Teacher(load_model(options.teacher))
+    model = load_model(options.teacher)
+    expect_channels(model, data, options.teacher)
+    teacher = Teacher(model)
     if options.distillation == "soft":
-        loss = partial(soft_distillation, temperature=options.temperature,
-                       balance=options.balance)  # fmt: skip
+        given = {"temperature": options.temperature, "balance": options.balance}
+        given = {name: value for name, value in given.items() if value is not None}
+        loss = partial(soft_distillation, **given)
     else:
         loss = hard_distillation
     learn = teacher.teaches(loss)

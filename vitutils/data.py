@@ -52,8 +52,10 @@ def load(name, *, root=None, image_size=None, mirror=None):
     is_folder = name != "fashion_mnist" and name not in CIFAR
     if mirror and name not in CIFAR:
         raise ValueError(f"mirror is for {' and '.join(CIFAR)}, not for {name!r}")
-    if image_size and not is_folder:
+    if image_size is not None and not is_folder:
         raise ValueError(f"image_size is for folders of images, not for {name!r}")
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size {image_size} is not positive")
     if is_folder:
         return load_folder(Path(root or "", name).expanduser(), image_size)
     if root is None and not DATA.is_dir():
@@ -103,8 +105,6 @@ def load_folder(folder, image_size):
 def assemble(name, classes, *, train, test, validation=None):
     """Hold out validation images where there are none, and normalize all splits."""
     if validation is None:
-        if len(train) < 2:
-            raise ValueError(f"{name} has {len(train)} training image: 2 are needed")
         order = torch.randperm(len(train), generator=generator(SEED))
         held_out = max(1, len(train) // 10)
         validation = train.subset(order[:held_out])

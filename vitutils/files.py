@@ -158,7 +158,7 @@ def scan_folder(folder):
 
     Raises:
         FileNotFoundError: a folder is missing, or a class has no images.
-        ValueError: the parts have different classes.
+        ValueError: there is one class alone, or the parts have different classes.
     """
     layout = "expected train/CLASS/* and test/CLASS/*, images in a folder per class"
     names = {"train": "train", "test": "test"}
@@ -175,6 +175,8 @@ def scan_folder(folder):
             text = str(error).rstrip(".")
             raise FileNotFoundError(f"{folder / name}: {text}; {layout}") from None
     classes = parts["train"].classes
+    if len(classes) < 2:
+        raise ValueError(f"{folder}/train has one class alone, {classes[0]}: {layout}")
     for part, name in names.items():
         differing = {*classes} ^ {*parts[part].classes}
         if differing:

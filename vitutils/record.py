@@ -102,8 +102,8 @@ def use_one_thread():
 
 
 def write_json(content, path):
-    """Write plain values as JSON, the file whole or not at all."""
-    text = json.dumps(content, indent=1) + "\n"
+    """Write plain, finite values as JSON, the file whole or not at all."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 

@@ -55,6 +55,7 @@ class Run:
             self.board = SummaryWriter(self.folder, purge_step=self.step or None)
         self.saved = time.perf_counter()
         self.started = self.saved - self.seconds
+        self.began = self.step
 
     def earlier(self, resume):
         """Return the state of the run in the folder, None if there is no run."""
@@ -67,12 +68,18 @@ class Run:
                 "with it, or another folder"
             )
         state = load_state(last)
-        for name, value in self.settings.items():
-            if state["settings"].get(name) != value:
+        if missing := {"settings", *COUNTERS} - state.keys():
+            raise ValueError(
+                f"{last} is no state of a run, without {', '.join(sorted(missing))}: "
+                "delete it and start the run again"
+            )
+        before, now = state["settings"], self.settings
+        for name in [*now, *(before.keys() - now.keys())]:
+            if before.get(name) != now.get(name):
                 raise ValueError(
-                    f"the run in {self.folder} has {name} "
-                    f"{state['settings'].get(name)}, not {value}: resume it with its "
-                    "own settings, or take another folder"
+                    f"the run in {self.folder} has {name} {before.get(name)}, not "
+                    f"{now.get(name)}: resume it with its own settings, or take "
+                    "another folder"
                 )
         return state
 
@@ -107,12 +114,12 @@ class Run:
             self.stepping += now - start
             start = now
 
-    def check_finite(self, loss):
+    def check_finite(self, loss, *, step, name="loss"):
         if not math.isfinite(loss):
             raise FloatingPointError(
-                f"the loss is {loss} at step {self.step + 1} (epoch "
-                f"{self.epoch + 1}): try a lower lr than {self.settings['lr']}, "
-                f"or a longer warmup than {self.settings['warmup']}"
+                f"the {name} is {loss} at step {step} (epoch {self.epoch + 1}): try a "
+                f"lower lr than {self.settings['lr']}, or a longer warmup than "
+                f"{self.settings['warmup']}"
             )
 
     def end_step(self, loss, images):
@@ -128,6 +135,7 @@ class Run:
 
     def end_epoch(self, validation):
         """Count the epoch, keep the model if it is the best; return a line."""
+        self.check_finite(validation.loss, step=self.step, name="validation loss")
         self.epoch += 1
         record = {
             "epoch": self.epoch,
@@ -208,6 +216,6 @@ def keep_if_others_die(run):
     try:
         yield
     except RuntimeError as error:
-        if processes.count() == 1:
+        if processes.count() == 1 or run.step == run.began:
             raise
         raise RuntimeError(f"{run.stop()}: {error}") from error

@@ -40,6 +40,7 @@ def fit(
     seed=0,
     folder=None,
     resume=False,
+    setup=None,
     device=None,
     progress=True,
 ):
@@ -71,6 +72,8 @@ def fit(
             ``last.pt`` (to resume from) and TensorBoard's files; None:
             keep nothing.
         resume: go on with the run in ``folder`` if there is one.
+        setup: a dict of plain values that a resumed run must share too, as
+            the names of what ``data`` and ``loss_fn`` were made from.
         device: a torch device; None: CUDA, else MPS, else the CPU.
         progress: print a line an epoch, and in a terminal show a bar.
 
@@ -104,6 +107,8 @@ def fit(
         seed=seed,
     )
     del settings["accumulate"]  # other machines may need other parts
+    settings |= {"images": len(data.train), "model": type(model).__name__}
+    settings |= getattr(model, "config", {}) | (setup or {})
     if loss_fn is None:
         loss_fn = partial(cross_entropy, label_smoothing=label_smoothing)
     device = torch.device(device or default_device())
@@ -116,7 +121,9 @@ def fit(
         fused=device.type in ("cpu", "cuda"),
     )
     schedule = warmup_cosine(
-        optimizer, steps=steps, warmup_steps=round(warmup * steps)
+        optimizer,
+        steps=steps,
+        warmup_steps=min(round(warmup * steps), steps - 1),
     )
     amp = MixedPrecision(precision, device)
     parts = {
@@ -182,7 +189,7 @@ def fit(
                 batch_loss, stopped = processes.total(
                     float(batch_loss), float(stop.is_set())
                 )
-                run.check_finite(batch_loss)
+                run.check_finite(batch_loss, step=run.step + 1)
                 amp.step(optimizer, clip_norm)
                 if average:
                     parts["average"].update_parameters(model)
@@ -209,6 +216,10 @@ def check_settings(**settings):
     for name in ("epochs", "batch_size", "lr", "clip_norm", "accumulate"):
         if not settings[name] > 0:
             raise ValueError(f"{name} is {settings[name]}, expected more than 0")
+    if not settings["weight_decay"] >= 0:
+        raise ValueError(
+            f"weight_decay is {settings['weight_decay']}, expected 0 or more"
+        )
     for name in ("warmup", "label_smoothing", "average"):
         if not 0 <= settings[name] < 1:
             raise ValueError(f"{name} is {settings[name]}, expected 0 <= {name} < 1")
@@ -343,7 +354,7 @@ def evaluate(model, split, *, batch_size=500, precision="auto"):
     """
     device = next(model.parameters()).device
     amp = MixedPrecision(precision, device)
-    training = model.training
+    modes = [(module, module.training) for module in model.modules()]
     model.eval()
     mine = split
     if processes.count() > 1:
@@ -355,7 +366,8 @@ def evaluate(model, split, *, batch_size=500, precision="auto"):
                 logits.append(model(images).float().cpu())
                 labels.append(targets.cpu())
     finally:
-        model.train(training)
+        for module, training in modes:
+            module.training = training
     logits = processes.gather(torch.cat(logits), len(split))
     labels = processes.gather(torch.cat(labels), len(split))
     accuracy = (logits.argmax(dim=1) == labels).double().mean().item()
