@@ -3,10 +3,10 @@
     python -m vitutils.cifar10 --data cifar10
 
 Trains the teacher, then students by four methods from three seeds, each by
-``python -m vitutils.train``, and writes data/results/cifar10.json and the best ViT and
-DeiT to data/checkpoints. With ``--hour`` a teacher, a ViT and a DeiT take about an hour
-in all on two cores, and data/results/cifar10_hour.json is written. A study that was
-interrupted goes on where it was.
+``python -m vitutils.train``, and writes data/results/cifar10.json. With ``--hour`` the
+teacher, ViTs and DeiTs get more epochs (with one seed an hour in all on two cores), and
+data/results/cifar10_hour.json is written, and the best ViT and DeiT to
+data/checkpoints. A study that was interrupted goes on where it was.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from pathlib import Path
 from vitutils import command
 from vitutils.checkpoint import load_model, save_model
 from vitutils.data import DATA
-from vitutils.record import record
+from vitutils.record import record, reload
 
 STUDENT = "--lr 3e-3 --embed-dim 64 --depth 4 --num-heads 4 --mlp-dim 128"
 METHODS = {
@@ -39,7 +39,7 @@ STUDIES = {
         "teacher": "--model convnet --epochs 40 --lr 3e-3",
         "student": f"--compile --epochs 60 {STUDENT}",
         "methods": {method: METHODS[method] for method in ("none", "token")},
-        "seeds": (0,),
+        "seeds": (0, 1, 2),
     },
 }
 RUNS = Path("runs")
@@ -94,14 +94,20 @@ def main():
     study = "cifar10_hour" if options.hour else "cifar10"
     run = partial(train, study=study, data=options.data)
     teacher, *students = tasks(study)
-    print(f"teacher: see {RUNS / study}/teacher-0.log")
-    run(teacher)  # on all cores; once it is there, this takes seconds
     settings = STUDIES[study] | {"data": options.data}
     del settings["seeds"]
     path = DATA / "results" / f"{study}.json"
+    try:
+        held = reload(path, settings)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if [row["task"] for row in held["runs"]] == tasks(study):
+        raise SystemExit(f"{path} holds all runs: to make them again, move it away")
+    print(f"teacher: see {RUNS / study}/teacher-0.log")
+    run(teacher)  # on all cores; once it is there, this takes seconds
     held = record(path, [teacher, *students], run, settings=settings,
                   workers=options.workers)  # fmt: skip
-    if not options.hour:
+    if options.hour:
         ship(held["runs"], RUNS / study)
 
 

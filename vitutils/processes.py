@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 @contextmanager
 def joined():
     """Join the processes that ``torchrun`` started; leave at the end."""
-    if "WORLD_SIZE" not in os.environ:
+    if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield
         return
     if torch.cuda.is_available():
