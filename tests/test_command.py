@@ -12,7 +12,15 @@ from PIL import Image
 
 from vitutils import cifar10, processes
 from vitutils.checkpoint import load_model, save_model
-from vitutils.command import PRESETS, main, make_model, options_of, told
+from vitutils.command import (
+    CROPS,
+    PRESETS,
+    load_data,
+    main,
+    make_model,
+    options_of,
+    told,
+)
 from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
@@ -241,6 +249,19 @@ def test_presets_build_the_models_that_they_name(root):
     assert count == 22_050_664  # Touvron et al. (2021), table 1: 22M
     convnet = make_model(options_of([*words, "--model", "convnet"]), Data)
     assert isinstance(convnet, ConvNet)
+
+
+def test_deit_crops_as_in_the_paper_also_in_memory(folder):
+    words = ["imagenet_deit_small", "--data", str(folder), "--image-size", "8"]
+    train = load_data(options_of(words)).train
+    assert train.augment.keywords["first"] is CROPS["resized"]
+    assert CROPS["resized"].keywords["scale"] == (0.08, 1.0)
+
+
+def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")  # some clusters set it for their own ends
+    monkeypatch.delenv("RANK", raising=False)
+    assert main(["--data", str(folder), "--folder", str(tmp_path), *TINY]) == 0
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,16 @@ def test_a_setup_is_part_of_a_run(data, tmp_path):
         fit(small_vit(), few, **again)
 
 
+@pytest.mark.parametrize("step, stopped", [(3, False), (5, True)])
+def test_a_death_before_the_first_step_leaves_no_run(monkeypatch, step, stopped):
+    monkeypatch.setattr(run_module.processes, "count", lambda: 2)
+    run = SimpleNamespace(began=3, step=step, stop=lambda: "stopped after step 5")
+    with pytest.raises(RuntimeError) as error, run_module.keep_if_others_die(run):
+        raise RuntimeError("wrong channels")
+    expected = "stopped after step 5: wrong channels" if stopped else "wrong channels"
+    assert str(error.value) == expected
+
+
 def test_a_state_that_is_none_is_named(data, tmp_path):
     save_state({"a": 1}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="no state of a run, without batch, best"):
