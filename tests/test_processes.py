@@ -16,7 +16,7 @@ from vitutils.checkpoint import load_model, load_state
 # The images and models of test_train, and no random draw that the number of parts
 # would change.
 PROGRAM = """
-import json, os, signal, sys
+import json, os, signal, sys, time
 from dataclasses import replace
 from types import SimpleNamespace
 sys.path[:0] = [{tests!r}]
@@ -29,6 +29,7 @@ from vitutils.train import evaluate, fit
 torch.set_num_threads(1)
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
 dies, random = settings.pop("dies", None), settings.pop("random", False)
+linger = settings.pop("linger", 0)
 data = SimpleNamespace(train=bright_halves(101, 0), validation=bright_halves(51, 1))
 seen = []
 if random:
@@ -43,8 +44,12 @@ def loss_fn(logits, labels, images):
     return torch.nn.functional.cross_entropy(logits, labels)
 
 with processes.joined():
-    history = fit(model, data, folder=folder, loss_fn=loss_fn, device="cpu",
-                  batch_size=16, lr=1.5e-2, progress=False, **settings)
+    try:
+        history = fit(model, data, folder=folder, loss_fn=loss_fn, device="cpu",
+                      batch_size=16, lr=1.5e-2, progress=False, **settings)
+    except BaseException:
+        time.sleep(linger)  # torchrun's SIGTERM comes before the message
+        raise
     found = evaluate(model, data.validation)
     rank = processes.rank()
     torch.save({{"weights": model.state_dict(), "seen": seen, "history": history,
@@ -169,7 +174,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path)
     dies = {"rank": 1, "after": 70, "signal": "SIGKILL"}
     start = time.monotonic()
     done = subprocess.run(
-        command(folder, world=2, epochs=3, dies=dies),
+        command(folder, world=2, epochs=3, dies=dies, linger=2),
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode != 0

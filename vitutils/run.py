@@ -203,11 +203,16 @@ def stop_between_steps():
             signal.signal(signum, previous[signum])  # the second one stops at once
 
     previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
+    ending = False
     try:
         yield stop
+    except BaseException:
+        ending = processes.count() > 1  # torchrun's signal is not to cut the message
+        raise
     finally:
-        for signum, handler in previous.items():
-            signal.signal(signum, handler)
+        if not ending:
+            for signum, handler in previous.items():
+                signal.signal(signum, handler)
 
 
 @contextmanager
