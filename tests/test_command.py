@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -25,12 +26,14 @@ from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.pretrained import resize_positions
+from vitutils.published import PUBLISHED, Published
 from vitutils.train import evaluate
 from vitutils.vit import VisionTransformer
 
+SHORT = ["--epochs=2", "--batch-size=16", "--lr=1e-2", "--device=cpu"]
 TINY = [
-    "--patch-size=4", "--embed-dim=16", "--depth=1", "--num-heads=2", "--mlp-dim=32",
-    "--widths", "4", "4", "--epochs=2", "--batch-size=16", "--lr=1e-2", "--device=cpu",
+    *SHORT, "--patch-size=4", "--embed-dim=16", "--depth=1", "--num-heads=2",
+    "--mlp-dim=32", "--widths", "4", "4",
 ]  # fmt: skip
 
 
@@ -107,7 +110,7 @@ def test_results_are_json_whatever_the_options(folder, tmp_path):
 
 
 def test_a_start_takes_the_options_of_training(folder, teacher):
-    words = ["--data", str(folder), *TINY, "--init", str(teacher)]
+    words = ["--data", str(folder), *SHORT, "--init", str(teacher)]
     model = make_model(options_of([*words, "--stochastic-depth", "0.5"]), load(folder))
     assert model.config["stochastic_depth"] == 0.5
     for name, value in load_model(teacher).state_dict().items():
@@ -162,7 +165,7 @@ def test_a_run_starts_from_a_checkpoint_of_another_size_and_other_classes(
     first = VisionTransformer(image_size=16, patch_size=4, num_classes=5, embed_dim=16,
                               depth=1, num_heads=2, mlp_dim=32)  # fmt: skip
     save_model(first, tmp_path / "first.safetensors")
-    options = options_of(["--data", str(folder), *TINY, "--init",
+    options = options_of(["--data", str(folder), *SHORT, "--init",
                           str(tmp_path / "first.safetensors")])  # fmt: skip
     model = make_model(options, load(folder))
     assert model.config["image_size"] == 8
@@ -273,11 +276,8 @@ def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
         ("--randaugment 99", "randaugment 99"),
         ("--embed-dim 15", "embed_dim 15 is not divisible by num_heads 2"),
         ("--images 99999", "cannot take 99999 of 72 images"),
-        ("--init nowhere", "nowhere is no file and none of"),
         ("--distillation soft --balance 2 --teacher TEACHER", "balance 2.0"),
         ("--teacher GRAY", "gray.safetensors wants images of 1 channels"),
-        ("--init GRAY", "gray.safetensors wants images of 1 channels"),
-        ("--init vit_b_16 --teacher TEACHER", "start from it, or learn from a teacher"),
         ("--weight-decay -1", "weight_decay is -1.0"),
         ("--lr 1e30 --batch-size 999 --epochs 1", "the validation loss is nan"),
         ("--precision fp16 --lr nan", "lr is nan"),
@@ -294,6 +294,80 @@ def test_what_is_wrong_is_said_in_a_line(
     captured = capsys.readouterr()
     assert error in captured.err
     assert "Traceback" not in captured.err
+
+
+@pytest.mark.parametrize(
+    "words, error",
+    [
+        ("--init nowhere", "nowhere is no file and none of"),
+        ("--init GRAY", "gray.safetensors wants images of 1 channels"),
+        ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
+        ("--init ODD", "embed_dim 24 is no multiple of 64: give --num-heads"),
+    ],
+)
+def test_what_is_wrong_with_a_start_is_said_in_a_line(
+    folder, teacher, tmp_path, capsys, words, error
+):
+    gray, odd = tmp_path / "gray.safetensors", tmp_path / "odd.pth"
+    save_model(ConvNet(in_channels=1, num_classes=2, widths=(4, 4)), gray)
+    torch.save(timm_vit().state_dict(), odd)
+    for name, path in (("TEACHER", teacher), ("GRAY", gray), ("ODD", odd)):
+        words = words.replace(name, str(path))
+    run = str(tmp_path / "run")
+    words = ["--data", str(folder), "--folder", run, *SHORT, *words.split()]
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    assert error in captured.err
+    assert "Traceback" not in captured.err
+
+
+def timm_vit():
+    """A ViT of timm, which tells no number of heads."""
+    return timm.models.VisionTransformer(
+        img_size=8, patch_size=4, num_classes=2, embed_dim=24, depth=1, num_heads=3
+    )
+
+
+def test_a_start_takes_the_heads_that_its_file_does_not_tell(folder, tmp_path):
+    torch.manual_seed(0)
+    theirs = timm_vit().eval()
+    torch.save(theirs.state_dict(), tmp_path / "odd.pth")
+    words = ["cifar10", "--data", str(folder), "--init", str(tmp_path / "odd.pth")]
+    options = options_of([*words, "--num-heads", "3"])
+    assert options.embed_dim is None  # the file's, whatever the preset says
+    model = make_model(options, load(folder)).eval()
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(model(images), theirs(images), atol=1e-5, rtol=1e-5)
+
+
+def test_what_a_checkpoint_tells_cannot_be_said_again(folder, teacher, capsys):
+    words = ["--data", str(folder), "--init", str(teacher), "--model", "deit"]
+    with pytest.raises(SystemExit):
+        options_of(words)
+    assert "leave out --model" in capsys.readouterr().err
+
+
+def test_published_weights_answer_as_before_on_images_of_the_data(
+    folder, tmp_path, monkeypatch
+):
+    """Their normalization is folded in: no later reader need know of it."""
+    torch.manual_seed(0)
+    theirs = timm_vit().eval()
+    torch.save(theirs.state_dict(), tmp_path / "toy.pth")
+    published = Published("https://example.org/toy.pth")
+    monkeypatch.setitem(PUBLISHED, "toy", published)
+    monkeypatch.setenv("VITUTILS_WEIGHTS", str(tmp_path))
+    words = ["--data", str(folder), "--init", "toy", "--num-heads=3"]
+    options = options_of(words)
+    data = load_data(options)
+    model = make_model(options, data).eval()
+    images, _ = next(data.test.batches(4))
+    mean, std = torch.tensor([data.mean, data.std]).view(2, 3, 1, 1)
+    wanted = torch.tensor([published.mean, published.std]).view(2, 3, 1, 1)
+    as_published = (images * std + mean - wanted[0]) / wanted[1]
+    torch.testing.assert_close(
+        model(images), theirs(as_published), atol=1e-5, rtol=1e-5
+    )
 
 
 def test_each_of_several_processes_says_what_is_wrong(monkeypatch, capsys):

@@ -29,7 +29,7 @@ from vitutils.checkpoint import load_model
 from vitutils.data import CIFAR, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
-from vitutils.pretrained import at_image_size, load_pretrained
+from vitutils.pretrained import at_image_size, load_pretrained, renormalize
 from vitutils.published import PUBLISHED, find
 from vitutils.record import machine, write_json
 from vitutils.train import default_device, evaluate, fit
@@ -51,6 +51,7 @@ SETUP = (  # what a resumed run shares beside the arguments of ``fit``
     "crop", "randaugment", "erase", "mixup", "cutmix", "init", "teacher",
     "distillation", "temperature", "balance",
 )  # fmt: skip
+TOLD = ("model", "patch_size", "embed_dim", "depth", "mlp_dim", "widths")  # by --init
 PRESETS = {
     # The checkpoint of data/checkpoints, and the teacher's sizes there.
     "fashion_mnist": {
@@ -108,7 +109,8 @@ def options_of(arguments):
     add("--patch-size", type=count, default=16, help="side, pixels")
     add("--embed-dim", type=count, default=192, help="features of a token")
     add("--depth", type=count, default=12, help="blocks")
-    add("--num-heads", type=count, default=3, help="attention heads")
+    add("--num-heads", type=count, default=3,
+        help="attention heads; with --init, of a file that does not tell")  # fmt: skip
     add("--mlp-dim", type=count, default=768, help="hidden features of the MLP")
     add("--dropout", type=probability, default=0.0, help="probability")
     add("--stochastic-depth", type=probability, default=0.0,
@@ -151,13 +153,22 @@ def options_of(arguments):
     options = parser.parse_args(arguments)
     if options.data is None:
         parser.error("which data? give a preset or --data")
-    given = {name for name, value in vars(options).items() if value is not None}
+    blank = argparse.Namespace(**dict.fromkeys(vars(options)))  # hides the defaults
+    given = vars(parser.parse_args(arguments, blank))
+    given = {name for name, value in given.items() if value is not None}
     if given & {"temperature", "balance"} and options.distillation != "soft":
         parser.error("--temperature and --balance are of --distillation soft")
     if options.distillation and not options.teacher:
         parser.error("--distillation needs a --teacher")
+    if options.init:
+        for name in given.intersection(TOLD):
+            parser.error(f"the checkpoint of --init tells the model's kind and sizes: "
+                         f"leave out --{name.replace('_', '-')}")  # fmt: skip
+        for name in {*TOLD, "num_heads"} - given:
+            setattr(options, name, None)
     if options.folder is None:
-        options.folder = f"runs/{Path(options.data).name}-{options.model}"
+        kind = options.model or Path(options.init).stem
+        options.folder = f"runs/{Path(options.data).name}-{kind}"
     return options
 
 
@@ -301,17 +312,6 @@ def load_data(options):
     if options.data in CIFAR:
         processes.ask_first(lambda: found() and None)  # one downloads, then all read
     data = found()
-    if options.init in PUBLISHED:  # what its weights expect
-        if options.teacher is not None:
-            raise ValueError(
-                f"{options.init} wants images normalized in its own way, which the "
-                "teacher does not know: start from it, or learn from a teacher"
-            )
-        mean, std = PUBLISHED[options.init].mean, PUBLISHED[options.init].std
-        parts = ("train", "validation", "test")
-        data = replace(data, **{
-            part: replace(getattr(data, part), mean=mean, std=std) for part in parts
-        })  # fmt: skip
     train = data.train
     if options.images is not None:
         train = train.subset(options.images)
@@ -348,12 +348,20 @@ def make_model(options, data):
 
 def start(options, data):
     """Load a checkpoint and fit it to the data and to the options of training."""
+    heads = options.num_heads
     try:
         model = load_model(options.init)
     except (FileNotFoundError, ValueError):  # no checkpoint of this book
         processes.ask_first(find, options.init)  # one downloads, then all read
-        model = load_pretrained(options.init, num_classes=data.num_classes)
+        model = load_pretrained(
+            options.init, num_classes=data.num_classes, num_heads=heads
+        )
+    if heads not in (None, model.config.get("num_heads")):
+        raise ValueError(f"{options.init} tells its heads: leave out --num-heads")
     expect_channels(model, data, options.init)
+    if published := PUBLISHED.get(options.init):
+        wanted = published.mean, published.std
+        renormalize(model, old=wanted, new=(data.mean, data.std))
     changed = {"num_classes": data.num_classes}
     if isinstance(model, VisionTransformer):
         model = at_image_size(model, data.image_size)

@@ -315,3 +315,22 @@ def at_image_size(model, image_size):
     )
     resized.to_empty(device=old.pos_embed.device).load_state_dict(state)
     return resized.train(model.training)
+
+
+@torch.no_grad()
+def renormalize(model, *, old, new):
+    """Let a model take images normalized in another way, and answer as before.
+
+    Normalization is linear in each channel, and so is the patch projection, which
+    pads nothing: one is folded into the other.
+
+    Args:
+        model: one of the book's ViTs; its projection is changed.
+        old: (mean, std), by channel, of the images that it takes.
+        new: (mean, std) of those that it is to take.
+    """
+    (old_mean, old_std), (new_mean, new_std) = torch.tensor([old, new]).unbind()
+    weight, bias = model.embeddings.proj.weight, model.embeddings.proj.bias
+    shift = (new_mean - old_mean) / old_std
+    bias += (weight * shift.view(-1, 1, 1)).sum(dim=(1, 2, 3))
+    weight *= (new_std / old_std).view(-1, 1, 1)
