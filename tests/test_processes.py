@@ -188,6 +188,37 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path)
     assert_same(one, again, atol=1e-4, rtol=1e-4)
 
 
+ALONE = """
+from pathlib import Path
+import torch
+from vitutils import processes
+
+def main():
+    net = processes.replicate(torch.nn.Linear(1, 1))
+    net(torch.ones(1, 1)).sum().backward()
+
+def threads():
+    return sum(1 for _ in Path("/proc/self/task").iterdir())
+
+before = threads()
+with processes.joined():
+    main()
+    assert threads() > before
+assert threads() == before
+"""
+
+
+def test_no_thread_outlives_the_processes_together(tmp_path):
+    """A thread that is left can abort the process as it ends."""
+    (tmp_path / "alone.py").write_text(ALONE)
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    done = subprocess.run(
+        [*run, "--nproc-per-node=2", tmp_path / "alone.py"],
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
 def test_an_error_of_the_first_process_is_raised_in_all(two):
     folder, _ = two
     done = subprocess.run(

@@ -18,6 +18,10 @@ def joined():
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield
         return
+    # Imported later, by DistributedDataParallel, it keeps the group in its
+    # defaults, and threads that are left so can abort a process's end.
+    import torch.distributed.nn.functional
+
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group()  # gloo for what is on the CPU, NCCL for CUDA
