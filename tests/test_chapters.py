@@ -168,6 +168,9 @@ def faults_of_outputs(notebook):
             yield f"{cell.id}: a picture without mystnb.image.alt"
         if found := re.search(r"Warning:| at 0x[0-9a-f]{6,}", text):
             yield f"{cell.id}: {found[0]!r} in the output"
+        for line in "".join(o.get("text", "") for o in cell.outputs).splitlines():
+            if len(line) > 79:  # what a page shows without scrolling
+                yield f"{cell.id}: {len(line)} > 79 characters printed: {line}"
     for cell in notebook.cells:
         if found := re.search(MACHINE, str(cell)):
             yield f"{cell.id}: a path of one machine, {found[0]}"
@@ -261,6 +264,7 @@ def test_an_example_without_a_fault():
     ("not yet: a is", "<f at 0x7f00aa1122>", "' at 0x"),
     ("not yet: a is", "/home/me/x.py", "a path of one machine"),
     ("It is short", "It is in /tmp/x", "a path of one machine"),
+    ("not yet: a is", "not yet: " + 79 * "a", "> 79 characters printed"),
     ("not yet: a is", "correct", "it must print 'not yet"),
     ('"exercise-check"', '"other"', "no check cell"),
     ("<details>", "<div>", "folded solution"),

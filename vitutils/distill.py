@@ -75,9 +75,8 @@ def two_heads(outputs, teacher_logits):
     pair = outputs if isinstance(outputs, tuple) else (outputs, outputs)
     if teacher_logits.shape != pair[1].shape:
         raise ValueError(
-            f"the teacher's logits have shape "
-            f"{tuple(teacher_logits.shape)}, the student's "
-            f"{tuple(pair[1].shape)}: both need the same images and classes"
+            f"logits: teacher {tuple(teacher_logits.shape)}, student "
+            f"{tuple(pair[1].shape)}; images and classes must agree"
         )
     return pair
 
