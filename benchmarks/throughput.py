@@ -1,4 +1,4 @@
-"""Time VisionTransformer beside its peers: forward and training step, as ratios.
+r"""Time VisionTransformer beside its peers: forward and training step, as ratios.
 
 Every model has the same configuration, weights in fp32, and the same optimizer;
 bf16 means autocast. The models take turns within a round, so that a machine
@@ -8,7 +8,8 @@ torchvision, vit-pytorch and transformers. vit-pytorch's SimpleViT is shown besi
 them: it has a token less and no biases in its attention, so that it does less work.
 
     python benchmarks/throughput.py --rounds 7
-    python benchmarks/throughput.py --device cuda --sizes base --record out.json
+    python benchmarks/throughput.py --device cuda --sizes base_224 --dtypes bf16 \
+        --batch 128 --compile --record data/results/throughput_cuda.json
 """
 
 import argparse
@@ -16,6 +17,7 @@ import shlex
 import statistics
 import sys
 import time
+from itertools import product
 from pathlib import Path
 
 import timm
@@ -137,8 +139,9 @@ def forward_flops(model, images):
     return counter.get_total_flops()
 
 
-def measure(size, mode, dtype_name, args):
+def measure(size, mode, dtype_name, compiled, args):
     """Return one row: medians, ratios to each peer, share of the peak."""
+    torch.compiler.reset()  # what earlier rows have compiled
     *shape, batch = SIZES[size]
     batch = args.batch or batch
     dtype = DTYPES[dtype_name]
@@ -148,6 +151,8 @@ def measure(size, mode, dtype_name, args):
     flops = forward_flops(models["ours"], images) * (3 if mode == "train" else 1)
     steps, repeats = {}, {}
     for name, model in models.items():
+        if compiled:
+            model.compile()
         steps[name] = make_step(model, mode, dtype, images, labels)
         seconds_a_call(steps[name], 2, args.device)
         once = seconds_a_call(steps[name], 1, args.device)
@@ -171,6 +176,7 @@ def measure(size, mode, dtype_name, args):
         "size": size,
         "mode": mode,
         "dtype": dtype_name,
+        "compiled": compiled,
         "batch": batch,
         "images_per_second": {k: round(v, 1) for k, v in median.items()},
         "ratio_to": {k: round(v, 3) for k, v in ratios.items()},
@@ -185,6 +191,7 @@ def show(row):
     ratios = "  ".join(f"{name} {value:.2f}" for name, value in row["ratio_to"].items())
     return (
         f"{row['size']:12} {row['dtype']} {row['mode']:8}"
+        f"{'compiled' if row['compiled'] else '':9}"
         f"{row['images_per_second']['ours']:9.0f} images/s  "
         f"{row['share_of_peak']:4.0%} of peak  "
         f"best peer {row['ratio_to_best_peer']:.2f}  ({ratios})"
@@ -202,6 +209,9 @@ def main():
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     parser.add_argument("--batch", type=int, help="images a step (default: by size)")
+    parser.add_argument(
+        "--compile", action="store_true", help="also with torch.compile, for all"
+    )
     parser.add_argument("--rounds", type=int, default=5, help="turns a model (5)")
     parser.add_argument(
         "--seconds", type=float, default=0.5, help="of a turn, at least one step (0.5)"
@@ -209,9 +219,10 @@ def main():
     parser.add_argument("--record", type=Path, help="write the rows as JSON here")
     args = parser.parse_args()
     rows = []
-    todo = [(s, m, d) for s in args.sizes for d in args.dtypes for m in args.modes]
-    for size, mode, dtype in tqdm(todo, disable=None):
-        rows.append(measure(size, mode, dtype, args))
+    ways = (False, True) if args.compile else (False,)
+    todo = product(args.sizes, args.dtypes, args.modes, ways)
+    for size, dtype, mode, compiled in tqdm([*todo], disable=None):
+        rows.append(measure(size, mode, dtype, compiled, args))
         tqdm.write(show(rows[-1]))
     if args.record:
         record = {
