@@ -30,7 +30,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 from tqdm import tqdm
 from transformers import ViTConfig, ViTForImageClassification
 
-from vitutils.record import machine, write_json
+from vitutils.engine.machine import machine, write_json
 from vitutils.vit import VisionTransformer
 
 # name: image_size, patch_size, embed_dim, depth, num_heads, classes, batch on a CPU
@@ -60,33 +60,57 @@ def build_models(image_size, patch_size, width, depth, heads, classes, device):
     """Return {name: model}, all of the same configuration, ours first."""
     torch.manual_seed(0)
     simple = dict(
-        image_size=image_size, patch_size=patch_size, num_classes=classes,
-        dim=width, depth=depth, heads=heads, mlp_dim=4 * width,
+        image_size=image_size,
+        patch_size=patch_size,
+        num_classes=classes,
+        dim=width,
+        depth=depth,
+        heads=heads,
+        mlp_dim=4 * width,
         dim_head=width // heads,
-    )  # fmt: skip
+    )
     config = ViTConfig(
-        image_size=image_size, patch_size=patch_size, hidden_size=width,
-        num_hidden_layers=depth, num_attention_heads=heads,
-        intermediate_size=4 * width, num_labels=classes,
-        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-    )  # fmt: skip
+        image_size=image_size,
+        patch_size=patch_size,
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        num_labels=classes,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )
     models = {
         "ours": VisionTransformer(
-            image_size=image_size, patch_size=patch_size, num_classes=classes,
-            embed_dim=width, depth=depth, num_heads=heads, mlp_dim=4 * width,
+            image_size=image_size,
+            patch_size=patch_size,
+            num_classes=classes,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
+            mlp_dim=4 * width,
         ),
         "timm": timm.models.VisionTransformer(
-            img_size=image_size, patch_size=patch_size, num_classes=classes,
-            embed_dim=width, depth=depth, num_heads=heads,
+            img_size=image_size,
+            patch_size=patch_size,
+            num_classes=classes,
+            embed_dim=width,
+            depth=depth,
+            num_heads=heads,
         ),
         "torchvision": TorchvisionViT(
-            image_size=image_size, patch_size=patch_size, num_classes=classes,
-            hidden_dim=width, num_layers=depth, num_heads=heads, mlp_dim=4 * width,
+            image_size=image_size,
+            patch_size=patch_size,
+            num_classes=classes,
+            hidden_dim=width,
+            num_layers=depth,
+            num_heads=heads,
+            mlp_dim=4 * width,
         ),
         "vit-pytorch": vit_pytorch.ViT(**simple),
         SMALLER: vit_pytorch.SimpleViT(**simple),
         "transformers": Logits(ViTForImageClassification(config)),
-    }  # fmt: skip
+    }
     return {name: model.to(device) for name, model in models.items()}
 
 

@@ -18,20 +18,27 @@ from itertools import product
 import torch
 from timm.models import VisionTransformer as TimmViT
 
+from experiments.deit_tables import RECIPE, VIT
+from experiments.record import record
 from vitutils.data import DATA, load
-from vitutils.experiments import RECIPE, VIT
-from vitutils.record import record
-from vitutils.splits import flip
+from vitutils.data.augmentation import flip
 from vitutils.train import evaluate, fit
 from vitutils.vit import VisionTransformer
 
 MODELS = {
     "vitutils": partial(VisionTransformer, **VIT),
     "timm": partial(
-        TimmViT, img_size=28, patch_size=7, in_chans=1, num_classes=10, embed_dim=64,
-        depth=4, num_heads=4, mlp_ratio=2,
+        TimmViT,
+        img_size=28,
+        patch_size=7,
+        in_chans=1,
+        num_classes=10,
+        embed_dim=64,
+        depth=4,
+        num_heads=4,
+        mlp_ratio=2,
     ),
-}  # fmt: skip
+}
 EPOCHS, SEEDS = (1, 3), (0, 1, 2)
 
 
@@ -65,19 +72,25 @@ def main():
         for seed, epochs, model in product(SEEDS, EPOCHS, MODELS)
     ]
     held = record(
-        DATA / "results" / "time_to_accuracy_cpu.json", tasks, train,
-        settings={"vit": VIT, "recipe": RECIPE}, workers=1,
-    )  # fmt: skip
+        DATA / "results" / "time_to_accuracy_cpu.json",
+        tasks,
+        train,
+        settings={"vit": VIT, "recipe": RECIPE},
+        workers=1,
+    )
     for epochs, model in product(EPOCHS, MODELS):
         rows = [
-            row for row in held["runs"]
+            row
+            for row in held["runs"]
             if (row["task"]["epochs"], row["task"]["model"]) == (epochs, model)
-        ]  # fmt: skip
+        ]
         accuracy = [100 * row["accuracy"] for row in rows]
         seconds = statistics.mean(row["processor_seconds"] for row in rows)
-        print(f"{model:9} {epochs} epochs: {seconds:5.1f} s, "
-              f"{statistics.mean(accuracy):.1f} % of the test images (seeds "
-              f"{', '.join(f'{value:.1f}' for value in accuracy)})")  # fmt: skip
+        print(
+            f"{model:9} {epochs} epochs: {seconds:5.1f} s, "
+            f"{statistics.mean(accuracy):.1f} % of the test images (seeds "
+            f"{', '.join(f'{value:.1f}' for value in accuracy)})"
+        )
 
 
 if __name__ == "__main__":

@@ -143,7 +143,9 @@ def test_nothing_is_fetched_from_another_site(page):
 def test_chapters_offer_colab_source_issue_and_edit(page, config):
     url, branch = config["repository"]["url"], config["repository"]["branch"]
     slug = url.removeprefix("https://github.com/")
-    colab = f"https://colab.research.google.com/github/{slug}/blob/{branch}/{page}.ipynb"
+    colab = (
+        f"https://colab.research.google.com/github/{slug}/blob/{branch}/{page}.ipynb"
+    )
     links = {link["href"] for link in soup(page).select("a[href]")}
     assert {colab, url, f"{url}/edit/{branch}/{page}.ipynb"} <= links
     assert any(link.startswith(f"{url}/issues/new") for link in links)

@@ -16,16 +16,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.datasets import CIFAR10, FashionMNIST
 
-from vitutils import data as data_module
-from vitutils import files
-from vitutils.data import DATA, load
-from vitutils.splits import (
-    MemorySplit,
-    StreamedSplit,
-    flip,
-    generator,
-    shift_and_flip,
-)
+from vitutils.data import DATA, files, load
+from vitutils.data import datasets as data_module
+from vitutils.data.augmentation import flip, shift_and_flip
+from vitutils.data.splits import MemorySplit, StreamedSplit, generator
 
 
 @pytest.fixture(scope="module")

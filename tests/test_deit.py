@@ -8,14 +8,19 @@ import torch.nn.functional as F
 from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
-from vitutils.checkpoint import load_model, save_model
 from vitutils.deit import DistilledVisionTransformer, average, token_similarity
+from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.pretrained import TIMM, rename
 
 SIZES = {
-    "image_size": 32, "patch_size": 8, "num_classes": 7,
-    "embed_dim": 24, "depth": 3, "num_heads": 3, "mlp_dim": 40,
-}  # fmt: skip
+    "image_size": 32,
+    "patch_size": 8,
+    "num_classes": 7,
+    "embed_dim": 24,
+    "depth": 3,
+    "num_heads": 3,
+    "mlp_dim": 40,
+}
 close = torch.testing.assert_close
 
 
@@ -35,9 +40,14 @@ def images():
 
 def test_logits_equal_timm(deit, images):
     theirs = VisionTransformerDistilled(
-        img_size=32, patch_size=8, num_classes=7,
-        embed_dim=24, depth=3, num_heads=3, mlp_ratio=40 / 24,
-    )  # fmt: skip
+        img_size=32,
+        patch_size=8,
+        num_classes=7,
+        embed_dim=24,
+        depth=3,
+        num_heads=3,
+        mlp_ratio=40 / 24,
+    )
     state = {rename(key, TIMM): value for key, value in deit.state_dict().items()}
     theirs.load_state_dict(state)
     theirs.set_distilled_training(True)
@@ -88,8 +98,9 @@ def test_tokens_stand_in_the_order_class_distillation_patches(deit, images):
 
 def test_each_head_reads_its_own_token(deit, images):
     class_logits, distill_logits = deit(images)
-    gradient = torch.autograd.grad(class_logits.sum(), deit.head_dist.weight,
-                                   allow_unused=True, retain_graph=True)  # fmt: skip
+    gradient = torch.autograd.grad(
+        class_logits.sum(), deit.head_dist.weight, allow_unused=True, retain_graph=True
+    )
     assert gradient == (None,)
     with torch.no_grad():
         deit.head_dist.bias += 1

@@ -7,17 +7,23 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitutils.checkpoint import load_model, save_model
 from vitutils.data import Dataset
+from vitutils.data.splits import MemorySplit
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
-from vitutils.splits import MemorySplit
+from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.train import fit, parameter_groups
 
 SIZES = {
-    "image_size": 8, "patch_size": 4, "in_channels": 1, "num_classes": 3,
-    "embed_dim": 8, "depth": 1, "num_heads": 2, "mlp_dim": 16,
-}  # fmt: skip
+    "image_size": 8,
+    "patch_size": 4,
+    "in_channels": 1,
+    "num_classes": 3,
+    "embed_dim": 8,
+    "depth": 1,
+    "num_heads": 2,
+    "mlp_dim": 16,
+}
 close = torch.testing.assert_close
 STUDENT = torch.tensor([[2.0, 0.0, -1.0], [0.5, 1.5, 0.0]], dtype=torch.double)
 OTHER = torch.tensor([[0.0, 1.0, 0.5], [-1.0, 0.0, 2.0]], dtype=torch.double)
@@ -33,9 +39,12 @@ def softmax(logits):
 def soft_by_hand(class_logits, distill_logits, tau, balance):
     total = 0.0
     for c, d, t, y in zip(
-        class_logits.tolist(), distill_logits.tolist(), TEACHER.tolist(),
-        LABELS.tolist(), strict=True,
-    ):  # fmt: skip
+        class_logits.tolist(),
+        distill_logits.tolist(),
+        TEACHER.tolist(),
+        LABELS.tolist(),
+        strict=True,
+    ):
         p = softmax([value / tau for value in t])
         q = softmax([value / tau for value in d])
         divergence = sum(a * math.log(a / b) for a, b in zip(p, q, strict=True))
@@ -78,13 +87,16 @@ def test_a_student_equal_to_its_teacher_has_no_divergence():
     assert loss.item() == pytest.approx(0)
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"temperature": 0.0}, "temperature 0.0 is not above 0"),
-    ({"temperature": -1}, "temperature -1 is not above 0"),
-    ({"temperature": math.nan}, "temperature nan is not above 0"),
-    ({"balance": 1.5}, r"balance 1.5 is not in \[0, 1\]"),
-    ({"balance": -0.1}, r"balance -0.1 is not in \[0, 1\]"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"temperature": 0.0}, "temperature 0.0 is not above 0"),
+        ({"temperature": -1}, "temperature -1 is not above 0"),
+        ({"temperature": math.nan}, "temperature nan is not above 0"),
+        ({"balance": 1.5}, r"balance 1.5 is not in \[0, 1\]"),
+        ({"balance": -0.1}, r"balance -0.1 is not in \[0, 1\]"),
+    ],
+)
 def test_wrong_settings_are_named(arguments, words):
     with pytest.raises(ValueError, match=words):
         soft_distillation(STUDENT, LABELS, TEACHER, **arguments)
@@ -111,8 +123,15 @@ def test_nothing_moves_the_teacher(tmp_path):
     teacher = Teacher(model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     deit = DistilledVisionTransformer(**SIZES)
-    fit(deit, small_data(), epochs=2, loss_fn=teacher.teaches(hard_distillation),
-        folder=tmp_path, device="cpu", progress=False)  # fmt: skip
+    fit(
+        deit,
+        small_data(),
+        epochs=2,
+        loss_fn=teacher.teaches(hard_distillation),
+        folder=tmp_path,
+        device="cpu",
+        progress=False,
+    )
     for state in (teacher.model.state_dict(), model.state_dict()):
         assert all(torch.equal(state[key], value) for key, value in before.items())
     assert not teacher.model.training
@@ -146,8 +165,9 @@ def test_the_teacher_sees_the_augmented_images_that_the_student_sees():
     assert (who, whose) == ("student", "teacher")
     assert torch.equal(ours, theirs)
     plain = next(data.train.batches(128, seed=None))[0]
-    assert not torch.equal(ours.sum(dim=(1, 2, 3)).sort().values,
-                           plain.sum(dim=(1, 2, 3)).sort().values)  # fmt: skip
+    assert not torch.equal(
+        ours.sum(dim=(1, 2, 3)).sort().values, plain.sum(dim=(1, 2, 3)).sort().values
+    )
 
 
 def test_gradients_reach_both_tokens_and_no_teacher():

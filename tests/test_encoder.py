@@ -22,10 +22,20 @@ def randomize(module):
 
 
 def torch_layer(block):
-    layer = nn.TransformerEncoderLayer(
-        12, 3, 20, dropout=0, activation="gelu", layer_norm_eps=1e-6,
-        batch_first=True, norm_first=True,
-    ).double().eval()  # fmt: skip
+    layer = (
+        nn.TransformerEncoderLayer(
+            12,
+            3,
+            20,
+            dropout=0,
+            activation="gelu",
+            layer_norm_eps=1e-6,
+            batch_first=True,
+            norm_first=True,
+        )
+        .double()
+        .eval()
+    )
     names = {
         "self_attn.in_proj_": "attn.qkv.",
         "self_attn.out_proj.": "attn.proj.",

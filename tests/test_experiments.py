@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from vitutils import experiments
+from experiments import deit_tables as experiments
+from experiments.deit_tables import SEEDS, SETTINGS, STUDIES
 from vitutils.data import DATA
-from vitutils.experiments import SEEDS, SETTINGS, STUDIES
 
 SMALL = {"images": 64, "epochs": 1, "augment": "flips"}
 
@@ -92,10 +92,12 @@ def test_methods_and_seeds_make_a_difference(teacher):
     answers = [
         experiments.train_student(task | change)["disagreement"]["class, teacher"]
         for change in (
-            {"method": "none"}, {"method": "soft", "balance": 0.9},
-            {"method": "hard"}, {"method": "none", "seed": 4},
+            {"method": "none"},
+            {"method": "soft", "balance": 0.9},
+            {"method": "hard"},
+            {"method": "none", "seed": 4},
         )
-    ]  # fmt: skip
+    ]
     assert len(set(answers)) == 4
 
 
@@ -130,11 +132,11 @@ def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images():
     assert results["accuracy"].keys() == {"cnn", "vit", "deit"}
 
 
-@pytest.mark.parametrize(("arguments", "code", "words"), [
-    (["--help"], 0, "table_3"),
-    (["table_9"], 2, "invalid choice: 'table_9'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [(["--help"], 0, "table_3"), (["table_9"], 2, "invalid choice: 'table_9'")],
+)
 def test_the_command_says_what_it_takes(arguments, code, words):
-    command = [sys.executable, "-m", "vitutils.experiments", *arguments]
+    command = [sys.executable, "-m", "experiments.deit_tables", *arguments]
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == code and words in run.stdout + run.stderr

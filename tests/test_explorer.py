@@ -12,12 +12,19 @@ import torch
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from vitutils.explorer import Explorer, explore, quantized
+from vitutils.plot.explorer import Explorer, explore, quantized
 from vitutils.vit import VisionTransformer
 
-KEYS = {"ArrowRight": (2, 3), "ArrowLeft": (2, 1), "ArrowUp": (1, 2),
-        "ArrowDown": (3, 2), "Home": (2, 1), "End": (2, 4),
-        "Control+Home": (1, 1), "Control+End": (3, 4)}  # fmt: skip
+KEYS = {
+    "ArrowRight": (2, 3),
+    "ArrowLeft": (2, 1),
+    "ArrowUp": (1, 2),
+    "ArrowDown": (3, 2),
+    "Home": (2, 1),
+    "End": (2, 4),
+    "Control+Home": (1, 1),
+    "Control+End": (3, 4),
+}
 PERCENT = r"([\d.]+)\s%"
 
 
@@ -82,8 +89,16 @@ def test_quantization_keeps_the_stated_bound():
 
 
 def test_takes_what_a_model_returns_with_normalized_images():
-    vit = VisionTransformer(image_size=8, patch_size=4, in_channels=1, num_classes=2,
-                            embed_dim=8, depth=2, num_heads=2, mlp_dim=8)  # fmt: skip
+    vit = VisionTransformer(
+        image_size=8,
+        patch_size=4,
+        in_channels=1,
+        num_classes=2,
+        embed_dim=8,
+        depth=2,
+        num_heads=2,
+        mlp_dim=8,
+    )
     image = random_image(8, 8, 1)
     _, weights = vit(image[None] * 4 - 2, need_weights=True)
     explorer = explore(image * 4 - 2, weights, (2, 2), mean=(0.5,), std=(0.25,))
@@ -223,8 +238,11 @@ class Reader:
     @property
     def areas(self):
         """Area of each patch's dot, the largest being 1."""
-        widths = np.array(self.root.locator("[role=gridcell] .dot").evaluate_all(
-            "dots => dots.map(dot => dot.getBoundingClientRect().width)"))  # fmt: skip
+        widths = np.array(
+            self.root.locator("[role=gridcell] .dot").evaluate_all(
+                "dots => dots.map(dot => dot.getBoundingClientRect().width)"
+            )
+        )
         return (widths / widths.max()) ** 2
 
 
@@ -372,12 +390,14 @@ def test_each_control_is_one_tab_stop_with_a_name_and_a_visible_focus(
         stops = []
         for _ in range(5):
             tab.keyboard.press("Tab")
-            stops.append(tab.evaluate(
-                """() => { const e = document.activeElement;
+            stops.append(
+                tab.evaluate(
+                    """() => { const e = document.activeElement;
                 const box = e.closest('.picture') ?? e;
                 return [e.getAttribute('role') ?? e.tagName,
                         getComputedStyle(box).outlineStyle]; }"""
-            ))  # fmt: skip
+                )
+            )
         stops = [(what, how) for what, how in stops if what != "BODY"]
         names = ["gridcell", "SELECT", "SELECT", "BUTTON"]
         assert stops == [(name, "solid") for name in names]
@@ -540,8 +560,12 @@ def test_without_scripts_and_styles_too(browser, tmp_path, page):
 
 @pytest.mark.parametrize("width", [320, 360, 500, 752])
 def test_nothing_is_wider_than_the_page_or_too_small_to_hit(browser, tmp_path, width):
-    page = explore(random_image(40, 40), attention(first=2, grid=(10, 10)), (10, 10),
-                   title="What does each patch attend to? " * 3).html  # fmt: skip
+    page = explore(
+        random_image(40, 40),
+        attention(first=2, grid=(10, 10)),
+        (10, 10),
+        title="What does each patch attend to? " * 3,
+    ).html
     with opened(browser, tmp_path, page, width=width) as tab:
         assert tab.evaluate("document.scrollingElement.scrollWidth") <= width
         rights = tab.locator(".attention-explorer *").evaluate_all(

@@ -12,14 +12,14 @@ import pytest
 import torch
 from torch import nn
 
-from vitutils import graph as graph_module
 from vitutils.encoder import Block
-from vitutils.graph import computation_graph, find_engine
+from vitutils.plot import graph as graph_module
+from vitutils.plot.graph import computation_graph, find_engine
 
 BLOCK = """
 import torch
 from vitutils.encoder import Block
-from vitutils.graph import computation_graph
+from vitutils.plot.graph import computation_graph
 padding = [object() for _ in range({padding})]  # moves every later address
 block = Block(embed_dim=8, num_heads=2, mlp_dim=16)
 graph = computation_graph(block(torch.ones(1, 3, 8))[0].sum(), block)
@@ -71,8 +71,10 @@ def test_small_graph_is_exactly_what_was_computed():
 
 def test_every_parameter_is_labelled_with_name_and_shape(block_graph):
     block, graph = block_graph
-    expected = {f"{name}\n({', '.join(map(str, p.shape))})"
-                for name, p in block.named_parameters()}  # fmt: skip
+    expected = {
+        f"{name}\n({', '.join(map(str, p.shape))})"
+        for name, p in block.named_parameters()
+    }
     assert {n.label for n in graph.nodes if n.kind == "parameter"} == expected
     assert graph.missing == ()
 
@@ -130,13 +132,18 @@ def test_svg_draws_each_node_with_its_colour_and_each_edge(block_graph):
     nodes = [g for g in groups if g.get("class") == "node"]
     edges = [g for g in groups if g.get("class") == "edge"]
     assert (len(nodes), len(edges)) == (len(graph.nodes), len(graph.edges))
-    fills = [next(e.get("fill") for e in g if e.get("fill", "none") != "none")
-             for g in nodes]  # fmt: skip
-    kinds = {graph.nodes[int(g[0].text[1:])].kind: fill
-             for g, fill in zip(nodes, fills, strict=True)}  # fmt: skip
+    fills = [
+        next(e.get("fill") for e in g if e.get("fill", "none") != "none") for g in nodes
+    ]
+    kinds = {
+        graph.nodes[int(g[0].text[1:])].kind: fill
+        for g, fill in zip(nodes, fills, strict=True)
+    }
     assert kinds == {
-        "output": "#bfe6d9", "operation": "#eef0f3", "parameter": "#cbe5f6"
-    }  # fmt: skip
+        "output": "#bfe6d9",
+        "operation": "#eef0f3",
+        "parameter": "#cbe5f6",
+    }
     texts = "".join(root.itertext())
     assert "attn.qkv.weight" in texts and "(24, 8)" in texts
     assert "white" not in graph.svg  # no opaque ground on a dark page

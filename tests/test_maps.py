@@ -17,9 +17,15 @@ from vitutils.maps import (
 from vitutils.vit import VisionTransformer
 
 SIZES = {
-    "image_size": (8, 12), "patch_size": (4, 3), "in_channels": 1, "num_classes": 5,
-    "embed_dim": 12, "depth": 3, "num_heads": 2, "mlp_dim": 8,
-}  # fmt: skip
+    "image_size": (8, 12),
+    "patch_size": (4, 3),
+    "in_channels": 1,
+    "num_classes": 5,
+    "embed_dim": 12,
+    "depth": 3,
+    "num_heads": 2,
+    "mlp_dim": 8,
+}
 ROWS, COLUMNS = 2, 4
 
 
@@ -83,10 +89,7 @@ def test_weights_are_those_of_eval_mode(vit, images):
         assert torch.equal(ours, theirs) and not ours.requires_grad
 
 
-@pytest.mark.parametrize(
-    "look",
-    [attention_weights, attention_maps, attention_rollout],
-)
+@pytest.mark.parametrize("look", [attention_weights, attention_maps, attention_rollout])
 def test_the_model_is_left_as_found(look, images):
     torch.manual_seed(0)
     model = VisionTransformer(**SIZES, dropout=0.5).train()

@@ -44,8 +44,16 @@ def test_style_is_the_books_own():
 
 
 def test_roles_have_colours_of_their_own():
-    roles = ["query", "key", "value", "class_token", "distill_token", "teacher",
-             "patch", "neutral"]  # fmt: skip
+    roles = [
+        "query",
+        "key",
+        "value",
+        "class_token",
+        "distill_token",
+        "teacher",
+        "patch",
+        "neutral",
+    ]
     assert set(plot.COLORS) == {*roles, "ok", "bad"}
     assert len({plot.COLORS[role] for role in roles}) == len(roles)
 
@@ -61,8 +69,9 @@ def test_colour_maps_grow_darker_away_from_white(cmap):
 
 def test_images_show_the_pixels_given():
     images = torch.randint(0, 256, (3, 3, 4, 5), dtype=torch.uint8)
-    fig = plot.show_images(images, titles=["a", "b", "c"], colors=["ok", "bad", "red"],
-                           columns=2)  # fmt: skip
+    fig = plot.show_images(
+        images, titles=["a", "b", "c"], colors=["ok", "bad", "red"], columns=2
+    )
     for i in range(3):
         expected = images[i].permute(1, 2, 0).numpy() / 255
         np.testing.assert_allclose(shown(fig, i), expected, atol=1e-6)
@@ -89,8 +98,9 @@ def test_grey_images_are_grey():
 def test_curves_are_labelled_at_their_ends_in_their_colour():
     x = torch.arange(1, 5)
     lines = {"low": x, "high": 2 * x, "": 3 * x}
-    fig = plot.curves(x, lines, xlabel="a", ylabel="b", title="c", xlog=True,
-                      colors={"low": "bad"})  # fmt: skip
+    fig = plot.curves(
+        x, lines, xlabel="a", ylabel="b", title="c", xlog=True, colors={"low": "bad"}
+    )
     ax = fig.axes[0]
     assert ax.get_xscale() == "log" and ax.get_yscale() == "linear"
     assert {"a", "b", "c", "low", "high"} <= texts(fig)
@@ -105,8 +115,9 @@ def test_curves_are_labelled_at_their_ends_in_their_colour():
 def test_labels_of_lines_that_end_together_do_not_touch():
     fig = plot.curves([1, 2], {n: [0, 1] for n in "abc"}, xlabel="x", ylabel="y")
     fig.draw_without_rendering()
-    boxes = sorted((t.get_window_extent() for t in fig.axes[0].texts),
-                   key=lambda box: box.y0)  # fmt: skip
+    boxes = sorted(
+        (t.get_window_extent() for t in fig.axes[0].texts), key=lambda box: box.y0
+    )
     assert all(a.y1 <= b.y0 for a, b in pairwise(boxes))
 
 
@@ -119,10 +130,17 @@ def test_a_line_that_leaves_the_numbers_is_labelled_where_it_was_last():
 
 def history(epochs):
     return [
-        {"epoch": e, "step": 10 * e, "lr": 1e-3 / e, "train_loss": 2 / e,
-         "val_loss": 3 / e, "val_accuracy": 1 - 0.5 / e, "seconds": 1.0}
+        {
+            "epoch": e,
+            "step": 10 * e,
+            "lr": 1e-3 / e,
+            "train_loss": 2 / e,
+            "val_loss": 3 / e,
+            "val_accuracy": 1 - 0.5 / e,
+            "seconds": 1.0,
+        }
         for e in range(1, epochs + 1)
-    ]  # fmt: skip
+    ]
 
 
 def test_training_curves_draw_the_history():
@@ -144,8 +162,15 @@ def test_one_epoch_is_a_point_that_can_be_seen():
 
 def test_heatmap_shows_values_numbers_and_labels():
     matrix = torch.tensor([[0.0, 0.25], [0.5, 1.0], [0.125, 0.75]], requires_grad=True)
-    fig = plot.heatmap(matrix, rows="abc", columns="de", numbers="{:.2f}",
-                       xlabel="key", ylabel="query", title="Weights")  # fmt: skip
+    fig = plot.heatmap(
+        matrix,
+        rows="abc",
+        columns="de",
+        numbers="{:.2f}",
+        xlabel="key",
+        ylabel="query",
+        title="Weights",
+    )
     np.testing.assert_array_equal(shown(fig), matrix.detach())
     image = fig.axes[0].images[0]
     assert image.get_clim() == (0, 1) and image.cmap is plot.SEQUENTIAL
@@ -294,8 +319,15 @@ def test_boxes_have_label_colour_and_gaps():
     colors = ["query", "query", "key", "#123456"]
     fig = plot.boxes(labels, colors=colors, split_columns=2, title="(N, h, d)")
     drawn = {t.get_text(): t.get_position()[0] for t in fig.axes[0].texts}
-    assert drawn == {"a": 0.5, "b": 1.5, "c": 3.0, "d": 4.0,
-                     "e": 0.5, "g": 3.0, "h": 4.0}  # fmt: skip
+    assert drawn == {
+        "a": 0.5,
+        "b": 1.5,
+        "c": 3.0,
+        "d": 4.0,
+        "e": 0.5,
+        "g": 3.0,
+        "h": 4.0,
+    }
     faces = [to_hex(patch.get_facecolor()).upper() for patch in fig.axes[0].patches]
     a, b, c = plot.COLORS["query"], plot.COLORS["key"], "#123456"
     assert faces == [a, a, b, c, a, b, c]

@@ -17,9 +17,10 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.deit import VisionTransformerDistilled
 from torchvision.models import VisionTransformer as TorchvisionViT
 
-from vitutils import files
-from vitutils.checkpoint import save_model
+from vitutils.data import files
 from vitutils.deit import DistilledVisionTransformer
+from vitutils.engine.checkpoints import save_model
+from vitutils.engine.published import PUBLISHED, Published
 from vitutils.pretrained import (
     at_image_size,
     convert,
@@ -27,12 +28,18 @@ from vitutils.pretrained import (
     rename,
     resize_positions,
 )
-from vitutils.published import PUBLISHED, Published
 from vitutils.vit import VisionTransformer
 
 SMALL = {"image_size": 32, "patch_size": 8, "num_classes": 7}
-TIMM_SMALL = {"img_size": 32, "patch_size": 8, "num_classes": 7, "embed_dim": 24,
-              "depth": 3, "num_heads": 3, "mlp_ratio": 40 / 24}  # fmt: skip
+TIMM_SMALL = {
+    "img_size": 32,
+    "patch_size": 8,
+    "num_classes": 7,
+    "embed_dim": 24,
+    "depth": 3,
+    "num_heads": 3,
+    "mlp_ratio": 40 / 24,
+}
 close = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
 
 
@@ -66,8 +73,9 @@ def photos(height, width=None, channels=3):
 
 
 def torchvision_small():
-    return drawn(TorchvisionViT(num_layers=3, num_heads=3, hidden_dim=24, mlp_dim=40,
-                                **SMALL))  # fmt: skip
+    return drawn(
+        TorchvisionViT(num_layers=3, num_heads=3, hidden_dim=24, mlp_dim=40, **SMALL)
+    )
 
 
 def timm_small(cls=timm.models.VisionTransformer, **others):
@@ -136,13 +144,17 @@ def both(ours, theirs, images):
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
-@pytest.mark.parametrize("make", [
-    torchvision_small,
-    timm_small,
-    partial(timm_small, VisionTransformerDistilled),
-    partial(timm_small, init_values=0.1),  # LayerScale
-    partial(timm_small, img_size=(16, 24), patch_size=(4, 6), in_chans=1),
-], ids=["torchvision", "timm", "deit", "layer scale", "rectangles"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        torchvision_small,
+        timm_small,
+        partial(timm_small, VisionTransformerDistilled),
+        partial(timm_small, init_values=0.1),  # LayerScale
+        partial(timm_small, img_size=(16, 24), patch_size=(4, 6), in_chans=1),
+    ],
+    ids=["torchvision", "timm", "deit", "layer scale", "rectangles"],
+)
 def test_small_models_give_the_same_logits(make, suffix, tmp_path):
     theirs = make()
     ours = load_pretrained(saved(theirs, tmp_path / f"w.{suffix}"), num_heads=3)
@@ -156,12 +168,18 @@ def test_small_models_give_the_same_logits(make, suffix, tmp_path):
     assert expected.std() > 0.1
 
 
-@pytest.mark.parametrize("make", [
-    lambda: torchvision.models.vit_b_16(),
-    lambda: timm.create_model("vit_tiny_patch16_224"),
-    lambda: timm.create_model("deit_tiny_distilled_patch16_224"),
-    lambda: timm.create_model("vit_small_patch14_dinov2", num_classes=10, img_size=224),
-], ids=["vit_b_16", "vit_tiny", "deit_tiny_distilled", "dinov2_vits14"])  # fmt: skip
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torchvision.models.vit_b_16(),
+        lambda: timm.create_model("vit_tiny_patch16_224"),
+        lambda: timm.create_model("deit_tiny_distilled_patch16_224"),
+        lambda: timm.create_model(
+            "vit_small_patch14_dinov2", num_classes=10, img_size=224
+        ),
+    ],
+    ids=["vit_b_16", "vit_tiny", "deit_tiny_distilled", "dinov2_vits14"],
+)
 def test_real_sizes_give_the_same_logits(make):
     theirs = drawn(make(), std=0.02)
     cls, config, state = convert(theirs.state_dict())
@@ -242,10 +260,16 @@ def test_a_file_without_a_head_wants_num_classes(tmp_path):
     assert model(photos(32)).shape == (2, 4)
 
 
-@pytest.mark.parametrize("old, new", [
-    ((4, 4), (8, 8)), ((6, 6), (4, 4)), ((4, 4), (3, 7)), ((3, 5), (5, 3)),
-    ((4, 4), (4, 4)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "old, new",
+    [
+        ((4, 4), (8, 8)),
+        ((6, 6), (4, 4)),
+        ((4, 4), (3, 7)),
+        ((3, 5), (5, 3)),
+        ((4, 4), (4, 4)),
+    ],
+)
 @pytest.mark.parametrize("first", [1, 2])
 def test_positions_equal_timms_resampling(old, new, first):
     positions = torch.randn(1, first + old[0] * old[1], 6)
@@ -299,15 +323,18 @@ def test_loading_at_another_image_size_equals_timms(tmp_path):
     assert not ours.training
 
 
-@pytest.mark.parametrize("make, gone", [
-    (torchvision_small, "encoder.layers.encoder_layer_1.ln_2.bias"),
-    (torchvision_small, "encoder.pos_embedding"),
-    (torchvision_small, "heads.head.bias"),
-    (timm_small, "blocks.1.norm1.weight"),
-    (timm_small, "blocks.0.mlp.fc1.bias"),
-    (partial(timm_small, init_values=0.1), "blocks.2.attn.proj.bias"),
-    (partial(timm_small, VisionTransformerDistilled), "head_dist.weight"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, gone",
+    [
+        (torchvision_small, "encoder.layers.encoder_layer_1.ln_2.bias"),
+        (torchvision_small, "encoder.pos_embedding"),
+        (torchvision_small, "heads.head.bias"),
+        (timm_small, "blocks.1.norm1.weight"),
+        (timm_small, "blocks.0.mlp.fc1.bias"),
+        (partial(timm_small, init_values=0.1), "blocks.2.attn.proj.bias"),
+        (partial(timm_small, VisionTransformerDistilled), "head_dist.weight"),
+    ],
+)
 def test_a_missing_key_is_named(make, gone):
     state = make().state_dict()
     del state[gone]
@@ -315,11 +342,16 @@ def test_a_missing_key_is_named(make, gone):
         convert(state, num_heads=3)
 
 
-@pytest.mark.parametrize("gone, named", [
-    ("Transformer/encoderblock_1/LayerNorm_2/scale",) * 2,
-    ("Transformer/encoderblock_2/MultiHeadDotProductAttention_1/key/bias",
-     "left over: .*encoderblock_2/MultiHeadDotProductAttention_1/query/bias"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "gone, named",
+    [
+        ("Transformer/encoderblock_1/LayerNorm_2/scale",) * 2,
+        (
+            "Transformer/encoderblock_2/MultiHeadDotProductAttention_1/key/bias",
+            "left over: .*encoderblock_2/MultiHeadDotProductAttention_1/query/bias",
+        ),
+    ],
+)
 def test_a_missing_key_of_google_is_named(gone, named):
     state = {k: torch.tensor(v) for k, v in google_arrays(timm_small()).items()}
     del state[gone]
@@ -327,14 +359,17 @@ def test_a_missing_key_of_google_is_named(gone, named):
         convert(state)
 
 
-@pytest.mark.parametrize("make, more", [
-    (torchvision_small, "encoder.layers.encoder_layer_0.extra.weight"),
-    (timm_small, "reg_token"),
-    (timm_small, "blocks.0.attn.q_norm.weight"),
-    (timm_small, "mask_tokens"),
-    (partial(timm_small, num_classes=0), "head.bias2"),
-    (partial(timm_small, init_values=0.1), "blocks.0.ls3.gamma"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "make, more",
+    [
+        (torchvision_small, "encoder.layers.encoder_layer_0.extra.weight"),
+        (timm_small, "reg_token"),
+        (timm_small, "blocks.0.attn.q_norm.weight"),
+        (timm_small, "mask_tokens"),
+        (partial(timm_small, num_classes=0), "head.bias2"),
+        (partial(timm_small, init_values=0.1), "blocks.0.ls3.gamma"),
+    ],
+)
 def test_a_key_left_over_is_named(make, more):
     state = make().state_dict() | {more: torch.zeros(3)}
     with pytest.raises(ValueError, match=f"left over: {more}"):
@@ -505,20 +540,27 @@ def test_a_spoiled_cache_is_named(site, tmp_path, no_network):
 def test_without_network_the_error_says_what_to_do(no_network, tmp_path):
     with pytest.raises(RuntimeError) as caught:
         load_pretrained("dinov2_vits14")
-    for words in ("dinov2_vits14 could not be fetched", "no network here",
-                  PUBLISHED["dinov2_vits14"].url, "VITUTILS_WEIGHTS"):  # fmt: skip
+    for words in (
+        "dinov2_vits14 could not be fetched",
+        "no network here",
+        PUBLISHED["dinov2_vits14"].url,
+        "VITUTILS_WEIGHTS",
+    ):
         assert words in str(caught.value)
     assert cached(tmp_path) == []
 
 
-@pytest.mark.parametrize("file, found", [
-    ("toy.pth", True),
-    ("toy.safetensors", True),
-    ("toy_fp16.safetensors", True),
-    ("toy_reg4.safetensors", False),  # another model
-    ("toyish.safetensors", False),
-    ("toy.txt", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "file, found",
+    [
+        ("toy.pth", True),
+        ("toy.safetensors", True),
+        ("toy_fp16.safetensors", True),
+        ("toy_reg4.safetensors", False),  # another model
+        ("toyish.safetensors", False),
+        ("toy.txt", False),
+    ],
+)
 def test_a_folder_of_weights_comes_first(
     file, found, tmp_path, monkeypatch, no_network
 ):

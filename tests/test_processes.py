@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from vitutils import processes
-from vitutils.checkpoint import load_model, load_state
+from vitutils.engine.checkpoints import load_model, load_state
 
 # The images and models of test_train, and no random draw that the number of parts
 # would change.
@@ -22,8 +22,9 @@ from types import SimpleNamespace
 sys.path[:0] = [{tests!r}]
 import torch
 from test_train import bright_halves, small_vit
-from vitutils import processes, splits
-from vitutils.augment import mixing
+from vitutils import processes
+from vitutils.data import augmentation
+from vitutils.data.augmentation import mixing
 from vitutils.train import evaluate, fit
 
 torch.set_num_threads(1)
@@ -33,7 +34,7 @@ linger = settings.pop("linger", 0)
 data = SimpleNamespace(train=bright_halves(101, 0), validation=bright_halves(51, 1))
 seen = []
 if random:
-    data.train = replace(data.train, augment=splits.shift_and_flip)
+    data.train = replace(data.train, augment=augmentation.shift_and_flip)
     settings["mix"] = mixing(2, mixup=0.8, cutmix=1.0)
 model = small_vit(dropout=0.1 if random else 0.0)
 
@@ -63,8 +64,12 @@ def command(folder, *, world, **settings):
     program.write_text(PROGRAM.format(tests=os.path.dirname(__file__)))
     run = [sys.executable]
     if world > 1:
-        run += ["-m", "torch.distributed.run", "--standalone",
-                f"--nproc-per-node={world}"]  # fmt: skip
+        run += [
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            f"--nproc-per-node={world}",
+        ]
     return [*run, str(program), str(folder), json.dumps(settings)]
 
 
@@ -72,8 +77,10 @@ def train(folder, *, world, **settings):
     """Run the program to its end; return what each process saved."""
     done = subprocess.run(
         command(folder, world=world, **settings),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     return [torch.load(f"{folder}-{rank}.pt") for rank in range(world)]
 
@@ -159,8 +166,10 @@ def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path, before, a
     stop = {"rank": 0, "after": 150 // before, "signal": "SIGTERM"}
     cut = subprocess.run(
         command(folder, world=before, epochs=3, dies=stop),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert cut.returncode != 0
     assert "resume=True goes on" in cut.stderr
     state = load_state(folder / "last.pt")
@@ -175,8 +184,10 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path)
     start = time.monotonic()
     done = subprocess.run(
         command(folder, world=2, epochs=3, dies=dies, linger=2),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode != 0
     assert time.monotonic() - start < 120
     assert "SIGKILL" in done.stderr or "exitcode" in done.stderr
@@ -215,17 +226,18 @@ def test_no_thread_outlives_the_processes_together(tmp_path):
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     done = subprocess.run(
         [*run, "--nproc-per-node=2", tmp_path / "alone.py"],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
 
 
 def test_an_error_of_the_first_process_is_raised_in_all(two):
     folder, _ = two
     done = subprocess.run(
-        command(folder, world=2, epochs=3),
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        command(folder, world=2, epochs=3), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode != 0
     assert done.stderr.count("FileExistsError") >= 2
     assert "pass resume=True" in done.stderr

@@ -10,7 +10,8 @@ import time
 import pytest
 import torch
 
-from vitutils.record import machine, record
+from experiments.record import record
+from vitutils.engine.machine import machine
 
 TASKS = [{"seed": seed, "size": 2} for seed in range(4)]
 
@@ -60,12 +61,15 @@ def test_tasks_that_are_no_longer_asked_for_leave_the_record(tmp_path):
     assert json.loads(path.read_text()) == held
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ('{"settings": {"lr": 1}, "runs": []}', r"other settings \(lr\)"),
-    ('{"settings": {"lr": 2, "x": 0}, "runs": []}', r"other settings \(x\)"),
-    ('{"settings": ', "is not a record of runs"),
-    ("[]", "is not a record of runs"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"settings": {"lr": 1}, "runs": []}', r"other settings \(lr\)"),
+        ('{"settings": {"lr": 2, "x": 0}, "runs": []}', r"other settings \(x\)"),
+        ('{"settings": ', "is not a record of runs"),
+        ("[]", "is not a record of runs"),
+    ],
+)
 def test_records_of_other_settings_and_broken_files_are_refused(tmp_path, text, words):
     path = tmp_path / "study.json"
     path.write_text(text)
@@ -79,7 +83,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
         "import signal\n"
         "from pathlib import Path\n"
         "from test_record import TASKS, slow\n"
-        "from vitutils.record import record\n"
+        "from experiments.record import record\n"
         "if __name__ == '__main__':\n"
         # A shell starts background jobs with Ctrl-C ignored, and tests inherit that.
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
@@ -87,8 +91,13 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     )
     (tmp_path / "study.py").write_text(code)
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.Popen([sys.executable, "study.py"], cwd=tmp_path, env=variables,
-                           stderr=subprocess.PIPE, start_new_session=True)  # fmt: skip
+    run = subprocess.Popen(
+        [sys.executable, "study.py"],
+        cwd=tmp_path,
+        env=variables,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     path = tmp_path / "study.json"
     for _ in range(600):
         if path.exists():

@@ -88,8 +88,11 @@ def make(*words, **options):
     """Run make and return what became of it."""
     return subprocess.run(
         ["make", "--no-print-directory", *words],
-        capture_output=True, text=True, timeout=60, **options,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=60,
+        **options,
+    )
 
 
 def test_make_alone_lists_every_target(root):

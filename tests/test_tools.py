@@ -67,13 +67,14 @@ def root(tmp_path):
         "https://github.com/owner/old-book/issues\n"
     )
     put(
-        tmp_path, "01_parts.ipynb",
+        tmp_path,
+        "01_parts.ipynb",
         new_markdown_cell("# Parts\n\nWhat is a part?"),
         new_markdown_cell("See <https://github.com/owner/old-book/tree/main/data>."),
         new_code_cell("import sys\nprint('one')\nprint('two', file=sys.stderr)"),
         new_code_cell("pass", metadata={"listing": PART, "editable": True}),
         new_code_cell("6 * 7"),
-    )  # fmt: skip
+    )
     return tmp_path
 
 
@@ -134,8 +135,12 @@ def test_source_is_what_inspect_reads():
 
 def test_a_listing_of_several_names_decorators_and_methods(root):
     names = ["vitutils.parts.double", "vitutils.parts.Part.half"]
-    put(root, "02_more.ipynb", new_markdown_cell("# More"),
-        new_code_cell("pass", metadata={"listing": names}))  # fmt: skip
+    put(
+        root,
+        "02_more.ipynb",
+        new_markdown_cell("# More"),
+        new_code_cell("pass", metadata={"listing": names}),
+    )
     chapters.sync(root)
     assert read(root, "02_more.ipynb").cells[-1].source == (
         '@functools.cache\ndef double(x):\n    """Twice x."""\n'

@@ -13,10 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from vitutils import run as run_module
-from vitutils.augment import mixing
-from vitutils.checkpoint import load_model, load_state, save_state
-from vitutils.splits import MemorySplit
+from vitutils.data.augmentation import mixing
+from vitutils.data.splits import MemorySplit
+from vitutils.engine import folder_run as run_module
+from vitutils.engine.checkpoints import load_model, load_state, save_state
 from vitutils.train import (
     MixedPrecision,
     evaluate,
@@ -48,9 +48,16 @@ def data():
 def small_vit(dropout=0.1):
     torch.manual_seed(0)
     return VisionTransformer(
-        image_size=8, patch_size=4, in_channels=1, num_classes=2,
-        embed_dim=16, depth=1, num_heads=2, mlp_dim=32, dropout=dropout,
-    )  # fmt: skip
+        image_size=8,
+        patch_size=4,
+        in_channels=1,
+        num_classes=2,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        mlp_dim=32,
+        dropout=dropout,
+    )
 
 
 def same_weights(a, b):
@@ -90,9 +97,13 @@ def test_the_best_checkpoint_is_not_overwritten_by_a_worse_epoch(data, tmp_path)
         return sign * nn.functional.cross_entropy(logits, labels)
 
     history = fit(
-        model, data, folder=tmp_path, loss_fn=loss_fn, warmup=0.0,
+        model,
+        data,
+        folder=tmp_path,
+        loss_fn=loss_fn,
+        warmup=0.0,
         **SETTINGS | {"epochs": 2, "lr": 2e-2},
-    )  # fmt: skip
+    )
     assert history[1]["val_accuracy"] < history[0]["val_accuracy"]
     best = load_model(tmp_path / "best.safetensors")
     assert evaluate(best, data.validation).accuracy == history[0]["val_accuracy"]
@@ -236,10 +247,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data, tmp_pa
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"epochs": 0}, {"batch_size": -1}, {"lr": 0.0}, {"warmup": 1.0},
-        {"label_smoothing": 1.5}, {"clip_norm": 0}, {"average": 1}, {"accumulate": 0},
+        {"epochs": 0},
+        {"batch_size": -1},
+        {"lr": 0.0},
+        {"warmup": 1.0},
+        {"label_smoothing": 1.5},
+        {"clip_norm": 0},
+        {"average": 1},
+        {"accumulate": 0},
     ],
-)  # fmt: skip
+)
 def test_settings_out_of_range_name_the_value(data, wrong):
     ((name, value),) = wrong.items()
     with pytest.raises(ValueError, match=f"{name} is {value}"):
@@ -308,8 +325,9 @@ def test_a_batch_in_parts_gives_the_same_step(data):
     b = fit(parted, data, accumulate=3, **SETTINGS)  # the last batch has 4 images
     assert b[-1]["train_loss"] == pytest.approx(a[-1]["train_loss"], rel=1e-3)
     one = evaluate(whole, data.validation).logits
-    torch.testing.assert_close(evaluate(parted, data.validation).logits, one,
-                               atol=1e-3, rtol=1e-3)  # fmt: skip
+    torch.testing.assert_close(
+        evaluate(parted, data.validation).logits, one, atol=1e-3, rtol=1e-3
+    )
 
 
 def test_the_average_of_the_weights_is_what_is_kept(data, tmp_path):
@@ -335,8 +353,9 @@ def test_the_average_of_the_weights_is_what_is_kept(data, tmp_path):
     assert same_weights(load_model(tmp_path / "best.safetensors"), model)
     raw = small_vit()
     fit(raw, data, **settings)
-    for a, w, found in zip(by_hand[1], raw.parameters(), model.parameters(),
-                           strict=True):  # fmt: skip
+    for a, w, found in zip(
+        by_hand[1], raw.parameters(), model.parameters(), strict=True
+    ):
         torch.testing.assert_close(decay * a + (1 - decay) * w, found.detach())
 
 
@@ -469,8 +488,11 @@ def test_tensorboard_has_loss_rate_and_accuracy(data, tmp_path):
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {
-        "train/loss", "train/lr", "validation/loss", "validation/accuracy"
-    }  # fmt: skip
+        "train/loss",
+        "train/lr",
+        "validation/loss",
+        "validation/accuracy",
+    }
     assert len(events.Scalars("train/loss")) == 28
     accuracies = [e.value for e in events.Scalars("validation/accuracy")]
     assert accuracies == pytest.approx([row["val_accuracy"] for row in history])

@@ -12,9 +12,14 @@ from vitutils.pretrained import TIMM, TORCHVISION, rename
 from vitutils.vit import VisionTransformer
 
 SIZES = {
-    "image_size": 32, "patch_size": 8, "num_classes": 7,
-    "embed_dim": 24, "depth": 3, "num_heads": 3, "mlp_dim": 40,
-}  # fmt: skip
+    "image_size": 32,
+    "patch_size": 8,
+    "num_classes": 7,
+    "embed_dim": 24,
+    "depth": 3,
+    "num_heads": 3,
+    "mlp_dim": 40,
+}
 
 
 def renamed(state, names):
@@ -37,18 +42,28 @@ def images():
 
 def test_logits_equal_torchvision(vit, images):
     theirs = TorchvisionViT(
-        image_size=32, patch_size=8, num_layers=3, num_heads=3,
-        hidden_dim=24, mlp_dim=40, num_classes=7,
-    ).eval()  # fmt: skip
+        image_size=32,
+        patch_size=8,
+        num_layers=3,
+        num_heads=3,
+        hidden_dim=24,
+        mlp_dim=40,
+        num_classes=7,
+    ).eval()
     theirs.load_state_dict(renamed(vit.state_dict(), TORCHVISION))
     torch.testing.assert_close(vit(images), theirs(images), atol=1e-5, rtol=1e-5)
 
 
 def test_logits_equal_timm(vit, images):
     theirs = timm.models.VisionTransformer(
-        img_size=32, patch_size=8, num_classes=7,
-        embed_dim=24, depth=3, num_heads=3, mlp_ratio=40 / 24,
-    ).eval()  # fmt: skip
+        img_size=32,
+        patch_size=8,
+        num_classes=7,
+        embed_dim=24,
+        depth=3,
+        num_heads=3,
+        mlp_ratio=40 / 24,
+    ).eval()
     theirs.load_state_dict(renamed(vit.state_dict(), TIMM))
     torch.testing.assert_close(vit(images), theirs(images), atol=1e-5, rtol=1e-5)
 

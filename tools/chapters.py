@@ -1,18 +1,22 @@
 """Keep the chapter notebooks in step with the package and the repository's address.
 
-    sync                writes: fills each listing cell with the source of the object
-                        that its metadata names, makes the Colab badge and the set-up
-                        cell from the address in _config.yml, puts that address into
-                        the texts that carry it, brings notebooks into normal form
-    check               writes nothing: names what sync would change, then exits with 1
-    execute [NAME ...]  syncs, then re-runs in place the chapters that start with NAME
-    repository URL      changes the address in _config.yml, then everywhere (sync)
+sync                writes: fills each listing cell with the source of the object
+                    that its metadata names, makes the Colab badge and the set-up
+                    cell from the address in _config.yml, puts that address into
+                    the texts that carry it, brings notebooks into normal form
+check               writes nothing: names what sync would change, then exits with 1
+execute [NAME ...]  syncs, then re-runs in place the chapters that start with NAME
+repository URL      changes the address in _config.yml, then everywhere (sync)
 """
 
 import argparse
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
+import sysconfig
 import textwrap
 import time
 from pathlib import Path
@@ -23,9 +27,11 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = ROOT / "notebooks"
 TEXTS = ("README.md", "CITATION.cff", "pyproject.toml", "book/**/*.md")
 KEPT = ("tags", "listing", "mystnb")  # of a cell's metadata
 QUIET = ["--IPKernelApp.log_level=ERROR"]
+PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
@@ -91,8 +97,10 @@ def readdress(text, old, new, branch):
 
 def source_of(name, root=ROOT):
     """Return the source of package.module.Object, read from its file, not imported."""
-    inner = name.split(".")[2:]
-    file = "/".join(name.split(".")[:2]) + ".py"
+    file, inner = "", name.split(".")
+    while inner and not (root / f"{file}.py").is_file():
+        file, inner = f"{file}/{inner[0]}".lstrip("/"), inner[1:]
+    file += ".py"
     if not inner or not (root / file).is_file():
         raise LookupError(f"{name}: no file {file}, or no object named in it")
     text = (root / file).read_text(encoding="utf-8")
@@ -104,6 +112,15 @@ def source_of(name, root=ROOT):
         node = defined[-1]
     first = min([node.lineno, *(line.lineno for line in node.decorator_list)])
     return textwrap.dedent("\n".join(text.splitlines()[first - 1 : node.end_lineno]))
+
+
+def formatted(source):
+    """Return code as `ruff format` lays it out for a chapter's page."""
+    ruff = [shutil.which("ruff", path=PATH), "format", "--stdin-filename=cell.py", "-"]
+    done = subprocess.run(
+        ruff, input=source, capture_output=True, text=True, check=True, cwd=NOTEBOOKS
+    )
+    return done.stdout.rstrip()
 
 
 def listings(cell):
@@ -118,6 +135,7 @@ def synced(notebook, file, old, new, branch, root):
     for index, cell in enumerate(cells):
         try:
             source = "\n\n\n".join(source_of(name, root) for name in listings(cell))
+            source = formatted(source) if source else source
         except LookupError as error:
             sys.exit(f"notebooks/{file}, cell {index}: listing {error}")
         cell.source = source or cell.source
@@ -199,9 +217,14 @@ def execute(names, root=ROOT):
         folder = {"metadata": {"path": str(path.parent)}}
         try:  # no times and merged streams: a second run writes the same bytes
             NotebookClient(
-                notebook, timeout=600, kernel_name="python3", record_timing=False,
-                coalesce_streams=True, resources=folder, extra_arguments=QUIET,
-            ).execute()  # fmt: skip
+                notebook,
+                timeout=600,
+                kernel_name="python3",
+                record_timing=False,
+                coalesce_streams=True,
+                resources=folder,
+                extra_arguments=QUIET,
+            ).execute()
         except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
             failed.append(path.stem)
             print(f"{path.stem}: not written: {error}", file=sys.stderr)

@@ -76,8 +76,7 @@ class MultiHeadAttention(nn.Module):
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(
-                f"embed_dim {embed_dim} is not divisible by "
-                f"num_heads {num_heads}"
+                f"{num_heads} heads do not divide embed_dim {embed_dim}"
             )
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # q, k, v at once

@@ -22,9 +22,7 @@ class DistilledEmbeddings(Embeddings):
     def __init__(self, *, embed_dim, **sizes):
         super().__init__(embed_dim=embed_dim, **sizes)
         self.distill_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(
-            torch.empty(1, self.num_patches + 2, embed_dim)
-        )
+        self.pos_embed = nn.Parameter(torch.empty(1, self.num_patches + 2, embed_dim))
         nn.init.trunc_normal_(self.distill_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
@@ -53,9 +51,7 @@ class DistilledVisionTransformer(VisionTransformer):
             embed_dim=config["embed_dim"],
             dropout=config["dropout"],
         )
-        self.head_dist = nn.Linear(
-            config["embed_dim"], config["num_classes"]
-        )
+        self.head_dist = nn.Linear(config["embed_dim"], config["num_classes"])
         nn.init.trunc_normal_(self.head_dist.weight, std=0.02)
         nn.init.zeros_(self.head_dist.bias)
 
@@ -114,7 +110,5 @@ def token_similarity(model, images):
     similarity = [F.cosine_similarity(tokens[:, 0], tokens[:, 1]).mean()]
     for block in model.encoder.blocks:
         tokens, _ = block(tokens)
-        similarity.append(
-            F.cosine_similarity(tokens[:, 0], tokens[:, 1]).mean()
-        )
+        similarity.append(F.cosine_similarity(tokens[:, 0], tokens[:, 1]).mean())
     return torch.stack(similarity)

@@ -8,9 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 
-def soft_distillation(
-    outputs, labels, teacher_logits, *, temperature=3.0, balance=0.1
-):
+def soft_distillation(outputs, labels, teacher_logits, *, temperature=3.0, balance=0.1):
     """Learn the labels, and the teacher's probabilities for every class.
 
     Args:

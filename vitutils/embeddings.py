@@ -21,9 +21,7 @@ class Embeddings(nn.Module):
     Source: Dosovitskiy et al. (2021), section 3.1, equation 1.
     """
 
-    def __init__(
-        self, *, image_size, patch_size, in_channels, embed_dim, dropout=0.0
-    ):
+    def __init__(self, *, image_size, patch_size, in_channels, embed_dim, dropout=0.0):
         super().__init__()
         height, width = pair(image_size)
         patch_height, patch_width = pair(patch_size)
@@ -38,9 +36,7 @@ class Embeddings(nn.Module):
         patch = (patch_height, patch_width)
         self.proj = nn.Conv2d(in_channels, embed_dim, patch, stride=patch)
         self.class_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(
-            torch.empty(1, self.num_patches + 1, embed_dim)
-        )
+        self.pos_embed = nn.Parameter(torch.empty(1, self.num_patches + 1, embed_dim))
         self.dropout = nn.Dropout(dropout)
         nn.init.trunc_normal_(self.class_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)

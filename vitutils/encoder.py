@@ -24,13 +24,7 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        embed_dim,
-        num_heads,
-        mlp_dim,
-        dropout=0.0,
-        stochastic_depth=0.0,
+        self, *, embed_dim, num_heads, mlp_dim, dropout=0.0, stochastic_depth=0.0
     ):
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
@@ -38,9 +32,7 @@ class Block(nn.Module):
             embed_dim=embed_dim, num_heads=num_heads, dropout=dropout
         )
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
-        self.mlp = MLP(
-            embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout
-        )
+        self.mlp = MLP(embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout)
         self.skip = StochasticDepth(stochastic_depth, mode="row")
 
     def forward(self, x, need_weights=False, read=None):
@@ -80,20 +72,11 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self,
-        *,
-        depth,
-        embed_dim,
-        num_heads,
-        mlp_dim,
-        dropout=0.0,
-        stochastic_depth=0.0,
+        self, *, depth, embed_dim, num_heads, mlp_dim, dropout=0.0, stochastic_depth=0.0
     ):
         super().__init__()
         if not 0 <= stochastic_depth <= 1:
-            raise ValueError(
-                f"stochastic_depth {stochastic_depth} is not in [0, 1]"
-            )
+            raise ValueError(f"stochastic_depth {stochastic_depth} is not in [0, 1]")
         self.blocks = nn.ModuleList(
             Block(
                 embed_dim=embed_dim,

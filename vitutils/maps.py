@@ -163,6 +163,4 @@ def on_grid(model, weights, query):
 def check_index(name, index, count):
     """Raise an IndexError unless there is an item with this index."""
     if not -count <= index < count:
-        raise IndexError(
-            f"{name} {index} is not between {-count} and {count - 1}"
-        )
+        raise IndexError(f"{name} {index} is not between {-count} and {count - 1}")

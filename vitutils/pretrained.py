@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitutils.deit import DistilledVisionTransformer
-from vitutils.published import find, read
+from vitutils.engine.published import find, read
 from vitutils.vit import VisionTransformer
 
 # What each library calls our parameters. The order counts: a name may hold another.

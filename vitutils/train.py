@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
 from vitutils import processes
-from vitutils.run import Run, keep_if_others_die, stop_between_steps
+from vitutils.engine.folder_run import Run, keep_if_others_die, stop_between_steps
 
 NOT_DECAYED = ("class_token", "distill_token", "pos_embed")
 NOT_DECAYED += ("cls_token", "dist_token")  # timm's names
@@ -121,9 +121,7 @@ def fit(
         fused=device.type in ("cpu", "cuda"),
     )
     schedule = warmup_cosine(
-        optimizer,
-        steps=steps,
-        warmup_steps=min(round(warmup * steps), steps - 1),
+        optimizer, steps=steps, warmup_steps=min(round(warmup * steps), steps - 1)
     )
     amp = MixedPrecision(precision, device)
     parts = {
@@ -135,9 +133,7 @@ def fit(
     measured = model
     if average:
         parts["average"] = AveragedModel(
-            model,
-            multi_avg_fn=get_ema_multi_avg_fn(average),
-            use_buffers=True,
+            model, multi_avg_fn=get_ema_multi_avg_fn(average), use_buffers=True
         )
         measured = parts["average"].module
     run = Run(parts, model=measured, folder=folder, settings=settings)
@@ -172,9 +168,7 @@ def fit(
             for part, batch in zip(cycle(mine), run.timed(batches)):
                 images, labels, share = batch
                 # Dropout draws by (seed, step, part): so do resumed runs.
-                torch.manual_seed(
-                    seed * 1_000_003 + run.step + part * 1_000_000_007
-                )
+                torch.manual_seed(seed * 1_000_003 + run.step + part * 1_000_000_007)
                 if mix is not None:
                     images, labels = mix(images, labels)
                 last = part == mine[-1]
@@ -273,20 +267,14 @@ def warmup_cosine(optimizer, *, steps, warmup_steps):
     Source: Loshchilov and Hutter (2017), equation 5, after a warm-up.
     """
     if not 0 <= warmup_steps < steps:
-        raise ValueError(
-            f"warmup_steps {warmup_steps} is not in [0, {steps})"
-        )
+        raise ValueError(f"warmup_steps {warmup_steps} is not in [0, {steps})")
     cosine = CosineAnnealingLR(optimizer, T_max=steps - warmup_steps)
     if warmup_steps == 0:
         return cosine
     climb = LinearLR(
-        optimizer,
-        start_factor=1 / (warmup_steps + 1),
-        total_iters=warmup_steps,
+        optimizer, start_factor=1 / (warmup_steps + 1), total_iters=warmup_steps
     )
-    return SequentialLR(
-        optimizer, [climb, cosine], milestones=[warmup_steps]
-    )
+    return SequentialLR(optimizer, [climb, cosine], milestones=[warmup_steps])
 
 
 class MixedPrecision:
@@ -376,6 +364,6 @@ def evaluate(model, split, *, batch_size=500, precision="auto"):
 
 
 if __name__ == "__main__":
-    from vitutils.command import main
+    from vitutils.cli.train import main
 
     raise SystemExit(main())

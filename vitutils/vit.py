@@ -92,9 +92,7 @@ class VisionTransformer(nn.Module):
             (B, h, N+1, N+1) a block.
         """
         tokens = self.embeddings(images)  # (B, N+1, D)
-        tokens, weights = self.encoder(
-            tokens, need_weights=need_weights, read=1
-        )
+        tokens, weights = self.encoder(tokens, need_weights=need_weights, read=1)
         logits = self.head(tokens[:, 0])  # the class token
         return (logits, weights) if need_weights else logits
 
@@ -126,9 +124,7 @@ class VisionTransformer(nn.Module):
     def base(cls, *, image_size=224, in_channels=3, num_classes=1000):
         """ViT-B/16: width 768, 12 heads (Dosovitskiy et al., table 1)."""
         return cls(
-            image_size=image_size,
-            in_channels=in_channels,
-            num_classes=num_classes,
+            image_size=image_size, in_channels=in_channels, num_classes=num_classes
         )
 
 

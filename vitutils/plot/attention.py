@@ -38,8 +38,9 @@ def attention_heads(weights, *, titles=None, columns=4, xlabel="key", ylabel="qu
     columns = min(columns, len(weights))
     rows = math.ceil(len(weights) / columns)
     size = (min(WIDTH, 2.4 * columns), min(WIDTH / columns, 2.4) * rows)
-    fig, axes = plt.subplots(rows, columns, squeeze=False, figsize=size,
-                             sharex=True, sharey=True)  # fmt: skip
+    fig, axes = plt.subplots(
+        rows, columns, squeeze=False, figsize=size, sharex=True, sharey=True
+    )
     for ax in axes.flat[len(weights) :]:
         ax.set_axis_off()
     for head, title, ax in zip(weights, titles, axes.flat, strict=False):
@@ -104,7 +105,12 @@ def attention_distance(distance, *, even=None, title=None, ax=None):
     ax.set_ylim(0, 1.1 * max(distance.max(), even or 0) or 1)
     ax.grid(axis="y")
     if even is not None:
-        ax.axhline(even, color=COLORS["neutral"], linewidth=1.2, zorder=0.9,
-                   label="even attention")  # fmt: skip
+        ax.axhline(
+            even,
+            color=COLORS["neutral"],
+            linewidth=1.2,
+            zorder=0.9,
+            label="even attention",
+        )
         label_ends(ax)
     return ax.figure

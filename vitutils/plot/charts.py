@@ -11,8 +11,18 @@ from vitutils.plot.common import array, axes_or_new, readable
 from vitutils.plot.style import COLORS, WIDTH
 
 
-def curves(x, lines, *, xlabel, ylabel, title=None, colors=None, xlog=False,
-           ylog=False, ax=None):  # fmt: skip
+def curves(
+    x,
+    lines,
+    *,
+    xlabel,
+    ylabel,
+    title=None,
+    colors=None,
+    xlog=False,
+    ylog=False,
+    ax=None,
+):
     """Draw lines, each with its name at its end.
 
     Args:
@@ -29,8 +39,13 @@ def curves(x, lines, *, xlabel, ylabel, title=None, colors=None, xlog=False,
         if len(y) != len(x):
             raise ValueError(f"line {name!r} has {len(y)} points, x has {len(x)}")
         color = (colors or {}).get(name)
-        ax.plot(array(x), array(y), color=COLORS.get(color, color), label=name or None,
-                marker="o" if len(x) == 1 else None)  # fmt: skip
+        ax.plot(
+            array(x),
+            array(y),
+            color=COLORS.get(color, color),
+            label=name or None,
+            marker="o" if len(x) == 1 else None,
+        )
     ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
     ax.set(xscale="log" if xlog else "linear", yscale="log" if ylog else "linear")
     ax.grid(axis="y")
@@ -58,8 +73,15 @@ def training_curves(history):
     titles = ["Loss", "Validation accuracy (%)", "Learning rate"]
     colors = {"training": "neutral", "validation": "query", "": "query"}
     for ax, lines, title in zip(axes, panels, titles, strict=True):
-        curves(get["epoch"], lines, xlabel="epoch", ylabel="", title=title,
-               colors=colors, ax=ax)  # fmt: skip
+        curves(
+            get["epoch"],
+            lines,
+            xlabel="epoch",
+            ylabel="",
+            title=title,
+            colors=colors,
+            ax=ax,
+        )
         ax.xaxis.get_major_locator().set_params(integer=True)
     return fig
 
@@ -77,13 +99,29 @@ def label_ends(ax):
     step, lowest = 13 / 72 / height, -math.inf
     for y, line in sorted(ends, key=lambda end: end[0]):
         lowest = max(y, lowest + step)
-        ax.annotate(line.get_label(), (1, lowest), (4, 0), xycoords="axes fraction",
-                    textcoords="offset points", va="center", fontsize=9,
-                    color=line.get_color(), annotation_clip=False)  # fmt: skip
+        ax.annotate(
+            line.get_label(),
+            (1, lowest),
+            (4, 0),
+            xycoords="axes fraction",
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            color=line.get_color(),
+            annotation_clip=False,
+        )
 
 
-def boxes(labels, *, colors="neutral", split_rows=0, split_columns=0, width=1.0,
-          title=None, ax=None):  # fmt: skip
+def boxes(
+    labels,
+    *,
+    colors="neutral",
+    split_rows=0,
+    split_columns=0,
+    width=1.0,
+    title=None,
+    ax=None,
+):
     """Draw labelled boxes in a grid: tokens, or the numbers of a small tensor.
 
     Args:
@@ -107,8 +145,10 @@ def boxes(labels, *, colors="neutral", split_rows=0, split_columns=0, width=1.0,
             f"colors in rows of {[len(row) for row in colors]} do not fit labels "
             f"in rows of {[len(row) for row in labels]}"
         )
-    gaps = [(len(labels) - 1) // split_rows if split_rows else 0,
-            (columns - 1) // split_columns if split_columns else 0]  # fmt: skip
+    gaps = [
+        (len(labels) - 1) // split_rows if split_rows else 0,
+        (columns - 1) // split_columns if split_columns else 0,
+    ]
     extent = ((columns * width + gaps[1] * 0.5), len(labels) + gaps[0] * 0.5)
     ax = axes_or_new(ax, (0.45 * extent[0] + 0.2, 0.45 * extent[1] + 0.4))
     for i, row in enumerate(labels):
@@ -118,10 +158,25 @@ def boxes(labels, *, colors="neutral", split_rows=0, split_columns=0, width=1.0,
             y = i + (i // split_rows * 0.5 if split_rows else 0)
             x = j * width + (j // split_columns * 0.5 if split_columns else 0)
             face = to_rgb(COLORS.get(colors[i][j], colors[i][j]))
-            ax.add_patch(FancyBboxPatch((x + 0.1, y + 0.1), width - 0.2, 0.8, fc=face,
-                         ec="none", boxstyle="round,pad=0.04"))  # fmt: skip
-            ax.text(x + width / 2, y + 0.52, label, ha="center", va="center",
-                    fontsize=9, color=readable(face))  # fmt: skip
+            ax.add_patch(
+                FancyBboxPatch(
+                    (x + 0.1, y + 0.1),
+                    width - 0.2,
+                    0.8,
+                    fc=face,
+                    ec="none",
+                    boxstyle="round,pad=0.04",
+                )
+            )
+            ax.text(
+                x + width / 2,
+                y + 0.52,
+                label,
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=readable(face),
+            )
     right, bottom = max(extent[0], ax.get_xlim()[1]), max(extent[1], *ax.get_ylim())
     ax.set(xlim=(0, right), ylim=(bottom, 0), aspect="equal", title=title or "")
     ax.set_anchor("NW")

@@ -16,8 +16,20 @@ from vitutils.plot.common import (
 from vitutils.plot.style import DIVERGING, SEQUENTIAL
 
 
-def heatmap(matrix, *, rows=None, columns=None, title=None, xlabel="", ylabel="",
-            numbers=None, diverging=False, limits=None, bar=True, ax=None):  # fmt: skip
+def heatmap(
+    matrix,
+    *,
+    rows=None,
+    columns=None,
+    title=None,
+    xlabel="",
+    ylabel="",
+    numbers=None,
+    diverging=False,
+    limits=None,
+    bar=True,
+    ax=None,
+):
     """Show a matrix as colors: white is zero.
 
     Args:
@@ -51,8 +63,15 @@ def heatmap(matrix, *, rows=None, columns=None, title=None, xlabel="", ylabel=""
         ax.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
     for (i, j), value in np.ndenumerate(matrix if numbers else np.empty((0, 0))):
         ink = readable(image.to_rgba(value)[:3])
-        ax.text(j, i, numbers.format(value), ha="center", va="center", color=ink,
-                fontsize=min(9, 90 / max(matrix.shape)))  # fmt: skip
+        ax.text(
+            j,
+            i,
+            numbers.format(value),
+            ha="center",
+            va="center",
+            color=ink,
+            fontsize=min(9, 90 / max(matrix.shape)),
+        )
     if bar:
         color_bar(image, ax)
     return ax.figure
@@ -83,9 +102,17 @@ def confusion(matrix, classes, *, title=None):
         )
     percent = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     _, ax = plt.subplots(figsize=(6.4, 5.4))
-    return heatmap(percent, rows=classes, columns=classes, numbers="{:.0f}", ax=ax,
-                   xlabel="predicted class", ylabel="true class", limits=(0, 100),
-                   title=title or "Per cent of each true class")  # fmt: skip
+    return heatmap(
+        percent,
+        rows=classes,
+        columns=classes,
+        numbers="{:.0f}",
+        ax=ax,
+        xlabel="predicted class",
+        ylabel="true class",
+        limits=(0, 100),
+        title=title or "Per cent of each true class",
+    )
 
 
 def position_similarity(pos_embed, grid, *, title=None):

@@ -66,9 +66,16 @@ def patches(image, patch_size, *, numbers=True, mean=None, std=None, ax=None):
     plate = {"fc": "white", "ec": "none", "pad": 1, "alpha": 0.8}
     for i in range(rows * columns if numbers else 0):
         y, x = i // columns * (height + gap), i % columns * (width + gap)
-        ax.annotate(i + 1, (x - 0.5, y - 0.5), (2, -2), textcoords="offset points",
-                    va="top", fontsize=min(9, 72 / columns), color=INK, bbox=plate,
-                    )  # fmt: skip
+        ax.annotate(
+            i + 1,
+            (x - 0.5, y - 0.5),
+            (2, -2),
+            textcoords="offset points",
+            va="top",
+            fontsize=min(9, 72 / columns),
+            color=INK,
+            bbox=plate,
+        )
     return ax.figure
 
 

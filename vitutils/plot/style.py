@@ -24,9 +24,9 @@ SEQUENTIAL = LinearSegmentedColormap.from_list(
     "book_sequential", ["#FFFFFF", "#9ED2F0", "#2B8CC4", "#0A4C7D", "#04203A"]
 )
 DIVERGING = LinearSegmentedColormap.from_list(
-    "book_diverging", ["#00375C", "#0072B2", "#A9D3EA", "#FFFFFF", "#F6BE96", "#D55E00",
-                       "#6B2C00"]
-)  # fmt: skip
+    "book_diverging",
+    ["#00375C", "#0072B2", "#A9D3EA", "#FFFFFF", "#F6BE96", "#D55E00", "#6B2C00"],
+)
 INK = "#24292F"
 WIDTH = 7.2  # inches: a text column of 720 px at 100 px an inch
 
@@ -36,20 +36,42 @@ def use_style():
 
     In a notebook, pictures get two pixels a point, sharp on any screen.
     """
-    mpl.rcParams.update({
-        "figure.dpi": 100, "savefig.dpi": 200, "figure.facecolor": "white",
-        "figure.figsize": (WIDTH, 3.2), "figure.constrained_layout.use": True,
-        "font.family": "DejaVu Sans", "font.size": 10, "axes.titlesize": 11,
-        "axes.labelsize": 10, "xtick.labelsize": 9, "ytick.labelsize": 9,
-        "legend.fontsize": 9, "legend.frameon": False, "axes.titlelocation": "left",
-        "text.color": INK, "axes.labelcolor": INK, "axes.titlecolor": INK,
-        "axes.edgecolor": "#C4C9D0", "axes.linewidth": 0.8, "axes.axisbelow": True,
-        "axes.spines.top": False, "axes.spines.right": False, "axes.grid": False,
-        "xtick.color": "#C4C9D0", "ytick.color": "#C4C9D0", "grid.color": "#E6E9ED",
-        "xtick.labelcolor": INK, "ytick.labelcolor": INK, "lines.linewidth": 2,
-        "axes.prop_cycle": mpl.cycler(color=CYCLE), "image.cmap": "book_sequential",
-        "image.interpolation": "nearest",
-    })  # fmt: skip
+    mpl.rcParams.update(
+        {
+            "figure.dpi": 100,
+            "savefig.dpi": 200,
+            "figure.facecolor": "white",
+            "figure.figsize": (WIDTH, 3.2),
+            "figure.constrained_layout.use": True,
+            "font.family": "DejaVu Sans",
+            "font.size": 10,
+            "axes.titlesize": 11,
+            "axes.labelsize": 10,
+            "xtick.labelsize": 9,
+            "ytick.labelsize": 9,
+            "legend.fontsize": 9,
+            "legend.frameon": False,
+            "axes.titlelocation": "left",
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "axes.titlecolor": INK,
+            "axes.edgecolor": "#C4C9D0",
+            "axes.linewidth": 0.8,
+            "axes.axisbelow": True,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "axes.grid": False,
+            "xtick.color": "#C4C9D0",
+            "ytick.color": "#C4C9D0",
+            "grid.color": "#E6E9ED",
+            "xtick.labelcolor": INK,
+            "ytick.labelcolor": INK,
+            "lines.linewidth": 2,
+            "axes.prop_cycle": mpl.cycler(color=CYCLE),
+            "image.cmap": "book_sequential",
+            "image.interpolation": "nearest",
+        }
+    )
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython():
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 

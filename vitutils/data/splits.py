@@ -1,16 +1,16 @@
 """Splits of a dataset: images in memory or on disk that come in normalized batches."""
 
-import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
-from vitutils import files
+from vitutils.data import files
+from vitutils.data.augmentation import center_crop, image_by_image, shift_and_flip
 
 SEED = 0  # of the images held out for validation and of the order of subset(n)
 
@@ -60,8 +60,17 @@ class Split:
         )
         return ((images, labels) for images, labels, _ in parts)
 
-    def micro_batches(self, batch_size, *, parts=1, mine=(0,), seed=None, epoch=0,
-                      start=0, device="cpu"):  # fmt: skip
+    def micro_batches(
+        self,
+        batch_size,
+        *,
+        parts=1,
+        mine=(0,),
+        seed=None,
+        epoch=0,
+        start=0,
+        device="cpu",
+    ):
         """Cut each batch into parts and yield mine of them, one after the other.
 
         So that processes share a batch, or one process computes it bit by bit.
@@ -126,85 +135,6 @@ class Split:
                 f"{len(self)} images"
             )
         return self._take(which)
-
-
-def shift_and_flip(images, generator):
-    """Shift and mirror each image by a draw of its own, to augment small images.
-
-    A shift goes up to an eighth of the height each way and fills with zeros, which
-    are black; half of the images are mirrored, left to right.
-
-    Args:
-        images: uint8 (B, C, H, W), on any device.
-        generator: a CPU ``torch.Generator``, so that no draw depends on the device.
-
-    Returns:
-        Augmented images, uint8 (B, C, H, W).
-
-    Source: He et al. (2016), section 4.2, where 32 x 32 pixels are padded by 4.
-    """
-    B, C, H, W = images.shape
-    pad = H // 8
-    top, left = torch.randint(2 * pad + 1, (2, B, 1), generator=generator)
-    mirrored = torch.rand(B, 1, generator=generator) < 0.5
-    across = torch.arange(W)
-    rows = top + torch.arange(H)  # (B, H)
-    columns = left + torch.where(mirrored, across.flip(0), across)  # (B, W)
-    rows, columns = rows.to(images.device), columns.to(images.device)
-    # One gather over flattened pixels is several times as fast as slicing each image.
-    pixels = rows[:, :, None] * (W + 2 * pad) + columns[:, None]  # (B, H, W)
-    pixels = pixels.view(B, 1, H * W).expand(B, C, H * W)
-    padded = F.pad(images, (pad, pad, pad, pad)).flatten(2)
-    return padded.gather(2, pixels).view(B, C, H, W)
-
-
-def flip(images, generator):
-    """Mirror half of the images, left to right, and shift none.
-
-    For short runs: what is never shifted is learned sooner, and less well.
-
-    Args:
-        images: uint8 (B, C, H, W), on any device.
-        generator: a CPU ``torch.Generator``, as for ``shift_and_flip``.
-
-    Returns:
-        Augmented images, uint8 (B, C, H, W).
-    """
-    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
-    return torch.where(mirrored.to(images.device), images.flip(3), images)
-
-
-def random_resized_crop(images, generator, *, scale=(0.05, 1.0)):
-    """Enlarge a random part of each image to the whole, and mirror half of them.
-
-    A crop's area is a share of the image's drawn from ``scale``, its sides are in a
-    ratio between 3/4 and 4/3, its place is any within the image. It is resampled
-    bilinearly, each image by a draw of its own.
-
-    Args:
-        images: uint8 (B, C, H, W), on any device.
-        generator: a CPU ``torch.Generator``, as for ``shift_and_flip``.
-        scale: smallest and largest share of the area, in (0, 1].
-
-    Returns:
-        Augmented images, uint8 (B, C, H, W).
-
-    Source: Szegedy et al. (2015), section 6.
-    """
-    B = len(images)
-    area, ratio, y, x, mirror = torch.rand(5, B, generator=generator)
-    area = scale[0] + (scale[1] - scale[0]) * area
-    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
-    height = (area / ratio).sqrt().clamp(max=1)
-    width = (area * ratio).sqrt().clamp(max=1)
-    # Where the crop's center lies, the image reaching from -1 to 1.
-    y, x = (2 * y - 1) * (1 - height), (2 * x - 1) * (1 - width)
-    zero, width = torch.zeros(B), torch.where(mirror < 0.5, -width, width)
-    theta = torch.stack((width, zero, x, zero, height, y), dim=1).view(B, 2, 3)
-    grid = F.affine_grid(theta.to(images.device), images.shape, align_corners=False)
-    crops = F.grid_sample(images.float(), grid, padding_mode="border",
-                          align_corners=False)  # fmt: skip
-    return crops.round_().to(torch.uint8)
 
 
 @dataclass(frozen=True, eq=False, repr=False, kw_only=True)
@@ -296,6 +226,51 @@ class StreamedSplit(Split):
         return MemorySplit(labels=sample.labels, images=pixels).pixel_statistics()
 
 
+def strengthen(split, *, randaugment=0, erase=0.0, workers=0):
+    """Return a training split that augments more than by crop and flip.
+
+    Args:
+        split: a training split of ``vitutils.data``; its own augmentation comes first.
+        randaugment: magnitude, in [0, 30], of two random operations on each image;
+            0: none.
+        erase: probability, in [0, 1], that a rectangle of an image is painted over.
+            It and what operations leave empty get the training images' mean color.
+        workers: processes that augment ahead of time, for images held in memory; 0:
+            the training process does it. Streamed images have theirs anyway.
+
+    Returns:
+        A split of the same kind.
+
+    Raises:
+        ValueError: a setting is out of range.
+
+    Source: Cubuk et al. (2020), section 3; Zhong et al. (2020), section 3.
+    """
+    if randaugment not in range(31):
+        raise ValueError(f"randaugment {randaugment} is no whole number in [0, 30]")
+    if not 0 <= erase <= 1:
+        raise ValueError(f"erase {erase} is no probability in [0, 1]")
+    if workers < 0:
+        raise ValueError(f"workers {workers} is negative")
+    color = [255 * value for value in split.mean]
+    steps = []
+    if randaugment:
+        steps.append(v2.RandAugment(magnitude=randaugment, fill=color))
+    if erase:
+        steps.append(v2.RandomErasing(erase, value=color))
+    if isinstance(split, MemorySplit):
+        if steps:
+            augment = partial(
+                image_by_image, first=split.augment, transform=v2.Compose(steps)
+            )
+            split = replace(split, augment=augment)
+        return replace(split, workers=workers)
+    if steps:
+        steps = [split.augment, v2.PILToTensor(), *steps]
+        split = replace(split, augment=v2.Compose(steps))
+    return split
+
+
 def ahead(make, rows, keys, device, workers):
     """Yield ``make((row, key))`` for each, made by processes ahead of time."""
     yield from DataLoader(
@@ -306,19 +281,6 @@ def ahead(make, rows, keys, device, workers):
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # the global one stays as it is
     )
-
-
-def crop_and_flip(size):
-    """Return the usual augmentation of photos: a part, resized, and a mirror image.
-
-    Source: Szegedy et al. (2015), section 6.
-    """
-    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
-
-
-def center_crop(size):
-    """Return the transform that resizes the shorter side and crops the center."""
-    return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
 
 
 def generator(*key):

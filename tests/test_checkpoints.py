@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from vitutils import checkpoint
-from vitutils.checkpoint import load_model, load_state, save_model, save_state
+from vitutils.engine import checkpoints as checkpoint
+from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
 from vitutils.vit import VisionTransformer
 
 
@@ -18,9 +18,15 @@ from vitutils.vit import VisionTransformer
 def model():
     torch.manual_seed(0)
     return VisionTransformer(
-        image_size=8, patch_size=4, in_channels=1, num_classes=2,
-        embed_dim=16, depth=1, num_heads=2, mlp_dim=32,
-    )  # fmt: skip
+        image_size=8,
+        patch_size=4,
+        in_channels=1,
+        num_classes=2,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        mlp_dim=32,
+    )
 
 
 def test_a_model_comes_back_the_same(model, tmp_path):
@@ -107,7 +113,9 @@ def test_a_file_cannot_make_us_import_other_code(tmp_path, name):
 
 def test_only_modules_are_built_from_a_file(tmp_path):
     path = tmp_path / "model.safetensors"
-    save_file({}, path, {"class": "vitutils.checkpoint.save_state", "config": "{}"})
+    save_file(
+        {}, path, {"class": "vitutils.engine.checkpoints.save_state", "config": "{}"}
+    )
     with pytest.raises(ValueError, match="does not name a model of vitutils"):
         load_model(path)
 

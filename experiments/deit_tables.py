@@ -14,36 +14,39 @@ from itertools import product
 import torch
 import torch.nn.functional as F
 
-from vitutils import splits
-from vitutils.checkpoint import load_model, save_model
-from vitutils.data import DATA, load
+from experiments.record import record
+from vitutils.data import DATA, augmentation, load
 from vitutils.deit import DistilledVisionTransformer, average, token_similarity
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
-from vitutils.record import record
+from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.train import evaluate, fit
 from vitutils.vit import VisionTransformer
 
 SEEDS = (0, 1, 2, 3, 4)
 CHECKPOINTS = DATA / "checkpoints"
 VIT = {
-    "image_size": 28, "patch_size": 7, "in_channels": 1, "num_classes": 10,
-    "embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128,
-}  # fmt: skip
+    "image_size": 28,
+    "patch_size": 7,
+    "in_channels": 1,
+    "num_classes": 10,
+    "embed_dim": 64,
+    "depth": 4,
+    "num_heads": 4,
+    "mlp_dim": 128,
+}
 CNN = {"in_channels": 1, "num_classes": 10, "widths": (16, 32, 64, 64)}
 RECIPE = {"lr": 3e-3, "betas": (0.9, 0.99), "batch_size": 128}
 SETTINGS = {"vit": VIT, "cnn": CNN, "recipe": RECIPE}
 AUGMENTS = {
-    "flips": splits.flip,
-    "crops": partial(splits.random_resized_crop, scale=(0.3, 1.0)),
-    "strong crops": partial(splits.random_resized_crop, scale=(0.05, 1.0)),
+    "flips": augmentation.flip,
+    "crops": partial(augmentation.random_resized_crop, scale=(0.3, 1.0)),
+    "strong crops": partial(augmentation.random_resized_crop, scale=(0.05, 1.0)),
 }
 
 # What students learn from, and from whom. Each run sees 80,000 to 100,000 images.
 REGIMES = {
     "plain": {"images": 10_000, "epochs": 10, "augment": "flips", "teacher": "cnn_10k"},
-    "few": {
-        "images": 1_000, "epochs": 80, "augment": "strong crops", "teacher": "cnn"
-    },
+    "few": {"images": 1_000, "epochs": 80, "augment": "strong crops", "teacher": "cnn"},
 }
 TEACHERS = {  # model, its sizes, and what it learns from; None: all training images
     "cnn": (ConvNet, CNN, {"images": None, "epochs": 6, "augment": "crops"}),
@@ -109,9 +112,16 @@ def train_three(task):
 
 def train(model, data, task, loss_fn=None):
     few = data.validation.subset(500)  # a glance each epoch: nothing is chosen by it
-    fit(model, replace(data, validation=few), epochs=task["epochs"],
-        seed=task["seed"], loss_fn=loss_fn, device="cpu", progress=False,
-        **RECIPE)  # fmt: skip
+    fit(
+        model,
+        replace(data, validation=few),
+        epochs=task["epochs"],
+        seed=task["seed"],
+        loss_fn=loss_fn,
+        device="cpu",
+        progress=False,
+        **RECIPE,
+    )
 
 
 def both_learn_the_labels(outputs, labels, images):
@@ -190,12 +200,19 @@ def trained_teacher(name):
 def search():
     """In which regime does a teacher help? On validation images, seed 100."""
     tasks = [
-        {"images": images, "epochs": 80_000 // images, "augment": augment,
-         "teacher": "cnn", "method": method, "seed": 100, "split": "validation"}
+        {
+            "images": images,
+            "epochs": 80_000 // images,
+            "augment": augment,
+            "teacher": "cnn",
+            "method": method,
+            "seed": 100,
+            "split": "validation",
+        }
         for images, augment, method in product(
             (500, 1_000, 10_000), AUGMENTS, ("none", "hard")
         )
-    ]  # fmt: skip
+    ]
     chosen = REGIMES["few"] | {"seed": 100, "split": "validation", "method": "soft"}
     tasks += [
         chosen | {"temperature": temperature, "balance": balance}
@@ -210,13 +227,19 @@ def table_3():
     tasks = [
         regime | {"method": method, "seed": seed} | more
         for regime, method, more in (
-            (plain, "none", {}), (plain, "soft", SOFT), (plain, "hard", {}),
+            (plain, "none", {}),
+            (plain, "soft", SOFT),
+            (plain, "hard", {}),
             (plain, "token", {}),
-            (few, "none", {}), (few, "soft", SOFT), (few, "soft", SOFT_HERE),
-            (few, "hard", {}), (few, "token", {}), (few, "two_class", {}),
+            (few, "none", {}),
+            (few, "soft", SOFT),
+            (few, "soft", SOFT_HERE),
+            (few, "hard", {}),
+            (few, "token", {}),
+            (few, "two_class", {}),
         )
         for seed in SEEDS
-    ]  # fmt: skip
+    ]
     return train_student, tasks
 
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from PIL import Image
 
-from vitutils.augment import mixing, strengthen
-from vitutils.splits import MemorySplit, StreamedSplit, crop_and_flip, generator
+from vitutils.data.augmentation import crop_and_flip, mixing
+from vitutils.data.splits import MemorySplit, StreamedSplit, generator, strengthen
 
 
 @pytest.fixture
@@ -74,9 +74,14 @@ def test_streamed_images_too(tmp_path, split):
         paths.append(str(tmp_path / f"{i}.png"))
         Image.fromarray(image.permute(1, 2, 0).numpy()).resize((40, 30)).save(paths[-1])
     streamed = StreamedSplit(
-        labels=torch.arange(6), paths=paths, image_size=16, in_channels=3,
-        augment=crop_and_flip(16), mean=split.mean, std=split.std,
-    )  # fmt: skip
+        labels=torch.arange(6),
+        paths=paths,
+        image_size=16,
+        in_channels=3,
+        augment=crop_and_flip(16),
+        mean=split.mean,
+        std=split.std,
+    )
     strong = strengthen(streamed, randaugment=9, erase=1.0)
     ((images, _),) = strong.batches(6, seed=0)
     ((again, _),) = strong.batches(6, seed=0)
@@ -88,8 +93,12 @@ def test_streamed_images_too(tmp_path, split):
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gray_images_too(split, channels):
-    split = replace(split, images=split.images[:, :channels],
-                    mean=split.mean[:channels], std=split.std[:channels])  # fmt: skip
+    split = replace(
+        split,
+        images=split.images[:, :channels],
+        mean=split.mean[:channels],
+        std=split.std[:channels],
+    )
     assert epoch(strengthen(split, randaugment=9, erase=1.0)).shape[1] == channels
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import torch
 
-from vitutils.checkpoint import load_model
+from experiments.deit_tables import RECIPE, VIT, trained_teacher
 from vitutils.data import DATA, load
+from vitutils.data.augmentation import flip
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import hard_distillation
-from vitutils.experiments import RECIPE, VIT, trained_teacher
-from vitutils.record import machine
-from vitutils.splits import flip
+from vitutils.engine.checkpoints import load_model
+from vitutils.engine.machine import machine
 from vitutils.train import evaluate, fit
 from vitutils.vit import VisionTransformer
 
@@ -41,16 +41,26 @@ def main():
             loss_fn = teacher.teaches(hard_distillation)
         torch.manual_seed(0)
         with tempfile.TemporaryDirectory() as folder:
-            history = fit(cls(**VIT), data, epochs=7, seed=0, loss_fn=loss_fn,
-                          folder=folder, device="cpu", **RECIPE)  # fmt: skip
+            history = fit(
+                cls(**VIT),
+                data,
+                epochs=7,
+                seed=0,
+                loss_fn=loss_fn,
+                folder=folder,
+                device="cpu",
+                **RECIPE,
+            )
             best = Path(folder, "best.safetensors")
             test = evaluate(load_model(best), data.test).accuracy
             (DATA / "checkpoints").mkdir(exist_ok=True)
             shutil.copyfile(best, DATA / "checkpoints" / f"{name}.safetensors")
         seconds = history[-1]["seconds"]
         validation = max(row["val_accuracy"] for row in history)
-        print(f"{name}: {validation:.4f} of validation, {test:.4f} of the test images, "
-              f"{seconds:.0f} s")  # fmt: skip
+        print(
+            f"{name}: {validation:.4f} of validation, {test:.4f} of the test images, "
+            f"{seconds:.0f} s"
+        )
 
 
 if __name__ == "__main__":

@@ -7,18 +7,11 @@ from pathlib import Path
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from vitutils import files
-from vitutils.splits import (
-    SEED,
-    MemorySplit,
-    Split,
-    StreamedSplit,
-    center_crop,
-    crop_and_flip,
-    generator,
-)
+from vitutils.data import files
+from vitutils.data.augmentation import center_crop, crop_and_flip
+from vitutils.data.splits import SEED, MemorySplit, Split, StreamedSplit, generator
 
-DATA = Path(__file__).resolve().parents[1] / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; a larger folder is streamed
 

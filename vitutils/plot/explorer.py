@@ -100,8 +100,10 @@ def explore(image, weights, grid, *, mean=None, std=None, title=None, alt=None):
     tokens = FIRST_TOKENS[: N - rows * columns]
     by_class_token = stack[-1, :, 0, len(tokens) :].mean(axis=0).reshape(rows, columns)
     png, width = static_picture(picture, by_class_token)
-    look = {name.replace("_", "-"): COLORS[name] for name in
-            ("query", "key", "class_token", "distill_token")}  # fmt: skip
+    look = {
+        name.replace("_", "-"): COLORS[name]
+        for name in ("query", "key", "class_token", "distill_token")
+    }
     ratio = picture.shape[1] / picture.shape[0]
     dot = DOT * min(1 / columns, 1 / rows / ratio)  # in widths of the picture
     look |= {"columns": columns, "ratio": f"{ratio:.4f}", "dot": f"{dot:.4f}"}

@@ -11,9 +11,9 @@ import timm
 import torch
 from PIL import Image
 
-from vitutils import cifar10, processes
-from vitutils.checkpoint import load_model, save_model
-from vitutils.command import (
+from experiments import cifar10
+from vitutils import processes
+from vitutils.cli.train import (
     CROPS,
     PRESETS,
     load_data,
@@ -25,16 +25,24 @@ from vitutils.command import (
 from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
+from vitutils.engine.checkpoints import load_model, save_model
+from vitutils.engine.published import PUBLISHED, Published
 from vitutils.pretrained import resize_positions
-from vitutils.published import PUBLISHED, Published
 from vitutils.train import evaluate
 from vitutils.vit import VisionTransformer
 
 SHORT = ["--epochs=2", "--batch-size=16", "--lr=1e-2", "--device=cpu"]
 TINY = [
-    *SHORT, "--patch-size=4", "--embed-dim=16", "--depth=1", "--num-heads=2",
-    "--mlp-dim=32", "--widths", "4", "4",
-]  # fmt: skip
+    *SHORT,
+    "--patch-size=4",
+    "--embed-dim=16",
+    "--depth=1",
+    "--num-heads=2",
+    "--mlp-dim=32",
+    "--widths",
+    "4",
+    "4",
+]
 
 
 @pytest.fixture(scope="module")
@@ -120,11 +128,21 @@ def test_a_start_takes_the_options_of_training(folder, teacher):
 def test_everything_that_is_optional_at_once(folder, teacher, tmp_path):
     run = tmp_path / "run"
     words = [
-        "--model=deit", "--crop=resized", "--randaugment=9", "--erase=0.25",
-        "--mixup=0.8", "--cutmix=1.0", "--workers=1", "--stochastic-depth=0.1",
-        "--dropout=0.1", "--average=0.9", "--accumulate=2", "--precision=bf16",
-        "--label-smoothing=0.1", "--distillation=soft",
-    ]  # fmt: skip
+        "--model=deit",
+        "--crop=resized",
+        "--randaugment=9",
+        "--erase=0.25",
+        "--mixup=0.8",
+        "--cutmix=1.0",
+        "--workers=1",
+        "--stochastic-depth=0.1",
+        "--dropout=0.1",
+        "--average=0.9",
+        "--accumulate=2",
+        "--precision=bf16",
+        "--label-smoothing=0.1",
+        "--distillation=soft",
+    ]
     words += ["--teacher", str(teacher), "--folder", str(run)]
     assert main(["--data", str(folder), *TINY, *words]) == 0
     best = load_model(run / "best.safetensors")
@@ -132,15 +150,32 @@ def test_everything_that_is_optional_at_once(folder, teacher, tmp_path):
     assert best.config["stochastic_depth"] == 0.1
     result = json.loads((run / "result.json").read_text())
     heads = {name for name in result if name.startswith("test_accuracy")}
-    assert heads == {"test_accuracy", "test_accuracy_class_head",
-                     "test_accuracy_distillation_head"}  # fmt: skip
+    assert heads == {
+        "test_accuracy",
+        "test_accuracy_class_head",
+        "test_accuracy_distillation_head",
+    }
 
 
 def test_a_student_learns_what_the_teacher_says(folder, teacher, tmp_path):
     """Soft distillation with all of the balance on the teacher never reads a label."""
-    words = ["--data", str(folder), "--teacher", str(teacher), *TINY, "--epochs", "15",
-             "--distillation", "soft", "--balance", "1", "--temperature", "1",
-             "--folder", str(tmp_path / "run")]  # fmt: skip
+    words = [
+        "--data",
+        str(folder),
+        "--teacher",
+        str(teacher),
+        *TINY,
+        "--epochs",
+        "15",
+        "--distillation",
+        "soft",
+        "--balance",
+        "1",
+        "--temperature",
+        "1",
+        "--folder",
+        str(tmp_path / "run"),
+    ]
     assert main(words) == 0
     test = load(folder).test
     student = evaluate(load_model(tmp_path / "run" / "best.safetensors"), test)
@@ -162,11 +197,19 @@ def test_a_run_starts_from_a_checkpoint_of_another_size_and_other_classes(
     folder, tmp_path
 ):
     torch.manual_seed(0)
-    first = VisionTransformer(image_size=16, patch_size=4, num_classes=5, embed_dim=16,
-                              depth=1, num_heads=2, mlp_dim=32)  # fmt: skip
+    first = VisionTransformer(
+        image_size=16,
+        patch_size=4,
+        num_classes=5,
+        embed_dim=16,
+        depth=1,
+        num_heads=2,
+        mlp_dim=32,
+    )
     save_model(first, tmp_path / "first.safetensors")
-    options = options_of(["--data", str(folder), *SHORT, "--init",
-                          str(tmp_path / "first.safetensors")])  # fmt: skip
+    options = options_of(
+        ["--data", str(folder), *SHORT, "--init", str(tmp_path / "first.safetensors")]
+    )
     model = make_model(options, load(folder))
     assert model.config["image_size"] == 8
     assert model.head.out_features == 2
@@ -214,8 +257,11 @@ def test_the_best_of_the_study_ship_in_half_precision(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar10, "DATA", tmp_path)
     runs = []
     for method, seed, accuracy in (
-        ("none", 0, 0.5), ("none", 1, 0.7), ("none", 2, 0.6), ("token", 0, 0.1),
-    ):  # fmt: skip
+        ("none", 0, 0.5),
+        ("none", 1, 0.7),
+        ("none", 2, 0.6),
+        ("token", 0, 0.1),
+    ):
         torch.manual_seed(seed)
         cls = VisionTransformer if method == "none" else DistilledVisionTransformer
         model = cls(image_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2)
@@ -274,7 +320,7 @@ def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
         ("--model deit", "a deit learns from a teacher"),
         ("--teacher nowhere.safetensors", "no file nowhere.safetensors"),
         ("--randaugment 99", "randaugment 99"),
-        ("--embed-dim 15", "embed_dim 15 is not divisible by num_heads 2"),
+        ("--embed-dim 15", "2 heads do not divide embed_dim 15"),
         ("--images 99999", "cannot take 99999 of 72 images"),
         ("--distillation soft --balance 2 --teacher TEACHER", "balance 2.0"),
         ("--teacher GRAY", "gray.safetensors wants images of 1 channels"),
@@ -380,11 +426,15 @@ def test_each_of_several_processes_says_what_is_wrong(monkeypatch, capsys):
 
 def test_unknown_options_and_those_without_effect_are_refused(capsys):
     for words in (
-        [], ["cifar11"], ["cifar10", "--model", "resnet"], ["--epoch", "3"],
-        ["cifar10", "--depth", "0"], ["cifar10", "--dropout", "9"],
+        [],
+        ["cifar11"],
+        ["cifar10", "--model", "resnet"],
+        ["--epoch", "3"],
+        ["cifar10", "--depth", "0"],
+        ["cifar10", "--dropout", "9"],
         ["cifar10", "--distillation", "hard"],  # the teacher is forgotten
         ["cifar10", "--teacher", "cnn", "--balance", "0.5"],
-    ):  # fmt: skip
+    ):
         with pytest.raises(SystemExit) as stopped:
             options_of(words)
         assert stopped.value.code == 2
@@ -394,8 +444,11 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
 def test_help_explains_every_option():
     done = subprocess.run(
         [sys.executable, "-m", "vitutils.train", "--help"],
-        capture_output=True, text=True, timeout=120, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
     assert "torchrun" in done.stdout
     for name in vars(options_of(["cifar10"])):
         assert name.replace("_", "-") in done.stdout
@@ -404,11 +457,24 @@ def test_help_explains_every_option():
 def test_torchrun_runs_the_command_unchanged(folder, tmp_path):
     run = tmp_path / "run"
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone",
-         "--nproc-per-node=2", "-m", "vitutils.train", "--data", str(folder),
-         "--folder", str(run), *TINY],
-        capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "-m",
+            "vitutils.train",
+            "--data",
+            str(folder),
+            "--folder",
+            str(run),
+            *TINY,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     assert json.loads((run / "result.json").read_text())["processes"] == 2
     assert done.stdout.count("of the test images") == 1

@@ -16,10 +16,10 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from vitutils import command
-from vitutils.checkpoint import load_model, save_model
+from experiments.record import record, reload
+from vitutils.cli import train as command
 from vitutils.data import DATA
-from vitutils.record import record, reload
+from vitutils.engine.checkpoints import load_model, save_model
 
 STUDENT = "--lr 3e-3 --embed-dim 64 --depth 4 --num-heads 4 --mlp-dim 128"
 METHODS = {
@@ -59,8 +59,17 @@ def train(task, *, study, data):
     """Run the command of a task of a study; return it and what it measured."""
     settings, files = STUDIES[study], RUNS / study
     name = f"{task['method']}-{task['seed']}"
-    words = ["cifar10", "--data", data, "--seed", str(task["seed"]),
-             "--precision", "bf16", "--device", "cpu"]  # fmt: skip
+    words = [
+        "cifar10",
+        "--data",
+        data,
+        "--seed",
+        str(task["seed"]),
+        "--precision",
+        "bf16",
+        "--device",
+        "cpu",
+    ]
     if task["method"] == "teacher":
         words += settings["teacher"].split()
     else:
@@ -86,8 +95,11 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", default="cifar10", help="cifar10, or a folder of its "
-                        "images: train/CLASS/* and test/CLASS/*")  # fmt: skip
+    parser.add_argument(
+        "--data",
+        default="cifar10",
+        help="cifar10, or a folder of its images: train/CLASS/* and test/CLASS/*",
+    )
     parser.add_argument("--hour", action="store_true", help="the longer study")
     parser.add_argument("--workers", type=int, help="runs at a time (one a core)")
     options = parser.parse_args()
@@ -105,8 +117,9 @@ def main():
         raise SystemExit(f"{path} holds all runs: to make them again, move it away")
     print(f"teacher: see {RUNS / study}/teacher-0.log")
     run(teacher)  # on all cores; once it is there, this takes seconds
-    held = record(path, [teacher, *students], run, settings=settings,
-                  workers=options.workers)  # fmt: skip
+    held = record(
+        path, [teacher, *students], run, settings=settings, workers=options.workers
+    )
     if options.hour:
         ship(held["runs"], RUNS / study)
 

@@ -8,12 +8,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from vitutils import processes
-from vitutils.checkpoint import load_state, save_model, save_state
+from vitutils.engine.checkpoints import load_state, save_model, save_state
 
 COUNTERS = (
-    "step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping",
-    "waiting", "history",
-)  # fmt: skip
+    "step",
+    "epoch",
+    "batch",
+    "images",
+    "loss",
+    "best",
+    "seconds",
+    "stepping",
+    "waiting",
+    "history",
+)
 SAVE_EVERY = 600  # seconds, where an epoch takes longer
 
 

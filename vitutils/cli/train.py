@@ -23,15 +23,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from vitutils import processes, splits
-from vitutils.augment import mixing, strengthen
-from vitutils.checkpoint import load_model
-from vitutils.data import CIFAR, load
+from vitutils import processes
+from vitutils.data import CIFAR, augmentation, load
+from vitutils.data.augmentation import mixing
+from vitutils.data.splits import MemorySplit, strengthen
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
+from vitutils.engine.checkpoints import load_model
+from vitutils.engine.machine import machine, write_json
+from vitutils.engine.published import PUBLISHED, find
 from vitutils.pretrained import at_image_size, load_pretrained, renormalize
-from vitutils.published import PUBLISHED, find
-from vitutils.record import machine, write_json
 from vitutils.train import default_device, evaluate, fit
 from vitutils.vit import VisionTransformer
 
@@ -43,37 +44,73 @@ MODELS = {
 }
 CROPS = {
     "none": None,
-    "flip": splits.flip,
-    "shift": splits.shift_and_flip,
-    "resized": partial(splits.random_resized_crop, scale=(0.08, 1.0)),
+    "flip": augmentation.flip,
+    "shift": augmentation.shift_and_flip,
+    "resized": partial(augmentation.random_resized_crop, scale=(0.08, 1.0)),
 }
 SETUP = (  # what a resumed run shares beside the arguments of ``fit``
-    "crop", "randaugment", "erase", "mixup", "cutmix", "init", "teacher",
-    "distillation", "temperature", "balance",
-)  # fmt: skip
+    "crop",
+    "randaugment",
+    "erase",
+    "mixup",
+    "cutmix",
+    "init",
+    "teacher",
+    "distillation",
+    "temperature",
+    "balance",
+)
 TOLD = ("model", "patch_size", "embed_dim", "depth", "mlp_dim", "widths")  # by --init
 PRESETS = {
     # The checkpoint of data/checkpoints, and the teacher's sizes there.
     "fashion_mnist": {
-        "data": "fashion_mnist", "crop": "flip", "epochs": 7, "patch_size": 7,
-        "embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128,
-        "lr": 3e-3, "beta2": 0.99, "widths": [16, 32, 64, 64],
+        "data": "fashion_mnist",
+        "crop": "flip",
+        "epochs": 7,
+        "patch_size": 7,
+        "embed_dim": 64,
+        "depth": 4,
+        "num_heads": 4,
+        "mlp_dim": 128,
+        "lr": 3e-3,
+        "beta2": 0.99,
+        "widths": [16, 32, 64, 64],
     },
     # The students and the teacher of vitutils.cifar10.
     "cifar10": {
-        "data": "cifar10", "epochs": 8, "patch_size": 4,
-        "embed_dim": 64, "depth": 4, "num_heads": 4, "mlp_dim": 128,
-        "lr": 3e-3, "beta2": 0.99, "widths": [32, 64, 128, 256],
+        "data": "cifar10",
+        "epochs": 8,
+        "patch_size": 4,
+        "embed_dim": 64,
+        "depth": 4,
+        "num_heads": 4,
+        "mlp_dim": 128,
+        "lr": 3e-3,
+        "beta2": 0.99,
+        "widths": [32, 64, 128, 256],
     },
     # Touvron et al. (2021), table 9, without its repeated augmentation.
     "imagenet_deit_small": {
-        "image_size": 224, "epochs": 300, "patch_size": 16,
-        "embed_dim": 384, "depth": 12, "num_heads": 6, "mlp_dim": 1536,
-        "batch_size": 1024, "lr": 1e-3, "warmup": 5 / 300, "clip_norm": math.inf,
-        "crop": "resized", "randaugment": 9, "mixup": 0.8, "cutmix": 1.0, "erase": 0.25,
-        "label_smoothing": 0.1, "stochastic_depth": 0.1,
+        "image_size": 224,
+        "epochs": 300,
+        "patch_size": 16,
+        "embed_dim": 384,
+        "depth": 12,
+        "num_heads": 6,
+        "mlp_dim": 1536,
+        "batch_size": 1024,
+        "lr": 1e-3,
+        "warmup": 5 / 300,
+        "clip_norm": math.inf,
+        "crop": "resized",
+        "randaugment": 9,
+        "mixup": 0.8,
+        "cutmix": 1.0,
+        "erase": 0.25,
+        "label_smoothing": 0.1,
+        "stochastic_depth": 0.1,
     },
-}  # fmt: skip
+}
 
 
 def options_of(arguments):
@@ -87,43 +124,73 @@ def options_of(arguments):
     parser.add_argument("preset", nargs="?", choices=PRESETS, help="options by name")
 
     add = parser.add_argument_group("data").add_argument
-    add("--data", help="fashion_mnist, cifar10, cifar100, or a folder of "
-                       "train/CLASS/* and test/CLASS/*")  # fmt: skip
+    add(
+        "--data",
+        help="fashion_mnist, cifar10, cifar100, or a folder of "
+        "train/CLASS/* and test/CLASS/*",
+    )
     add("--root", help="folder that holds the data; the book's data if not given")
     add("--image-size", type=count, help="side, pixels: a folder's images are resized")
     add("--images", type=count, help="train on so many images; all if not given")
-    add("--crop", choices=CROPS, help="augmentation of images in memory: mirror them, "
-                                      "also shift them, or resize a part too; shift "
-                                      "if not given. Streamed: resized")  # fmt: skip
+    add(
+        "--crop",
+        choices=CROPS,
+        help="augmentation of images in memory: mirror them, "
+        "also shift them, or resize a part too; shift "
+        "if not given. Streamed: resized",
+    )
     add("--randaugment", type=int, default=0, help="magnitude, 0 to 30")
     add("--erase", type=float, default=0.0, help="probability of random erasing")
     add("--mixup", type=float, default=0.0, help="alpha of Mixup")
     add("--cutmix", type=float, default=0.0, help="alpha of CutMix")
-    add("--workers", type=int, default=0,
-        help="processes that augment images in memory; 0: the trainer")  # fmt: skip
+    add(
+        "--workers",
+        type=int,
+        default=0,
+        help="processes that augment images in memory; 0: the trainer",
+    )
 
     add = parser.add_argument_group("model").add_argument
     add("--model", choices=MODELS, default="vit", help="kind of model")
-    add("--init", help="start from a checkpoint, which also tells kind and sizes: a "
-                       f"file, or one of {', '.join(PUBLISHED)}")  # fmt: skip
+    add(
+        "--init",
+        help="start from a checkpoint, which also tells kind and sizes: a "
+        f"file, or one of {', '.join(PUBLISHED)}",
+    )
     add("--patch-size", type=count, default=16, help="side, pixels")
     add("--embed-dim", type=count, default=192, help="features of a token")
     add("--depth", type=count, default=12, help="blocks")
-    add("--num-heads", type=count, default=3,
-        help="attention heads; with --init, of a file that does not tell")  # fmt: skip
+    add(
+        "--num-heads",
+        type=count,
+        default=3,
+        help="attention heads; with --init, of a file that does not tell",
+    )
     add("--mlp-dim", type=count, default=768, help="hidden features of the MLP")
     add("--dropout", type=probability, default=0.0, help="probability")
-    add("--stochastic-depth", type=probability, default=0.0,
-        help="probability of skipping the last block")  # fmt: skip
-    add("--widths", type=count, nargs="+", default=[32, 64, 128],
-        help="channels of the convnet's stages")  # fmt: skip
+    add(
+        "--stochastic-depth",
+        type=probability,
+        default=0.0,
+        help="probability of skipping the last block",
+    )
+    add(
+        "--widths",
+        type=count,
+        nargs="+",
+        default=[32, 64, 128],
+        help="channels of the convnet's stages",
+    )
 
     add = parser.add_argument_group("teacher").add_argument
     add("--teacher", help="checkpoint of this book that the student learns from")
     add("--distillation", choices=("hard", "soft"), help="its loss; hard if not given")
     add("--temperature", type=float, help="of soft distillation; 3 if not given")
-    add("--balance", type=float, help="share of the teacher in soft distillation, in "
-                                      "[0, 1]; 0.1 if not given")  # fmt: skip
+    add(
+        "--balance",
+        type=float,
+        help="share of the teacher in soft distillation, in [0, 1]; 0.1 if not given",
+    )
 
     add = parser.add_argument_group("training").add_argument
     add("--epochs", type=int, default=10, help="passes over the training images")
@@ -134,12 +201,24 @@ def options_of(arguments):
     add("--warmup", type=float, default=0.1, help="share of the steps, in [0, 1)")
     add("--clip-norm", type=float, default=1.0, help="largest gradient norm, or inf")
     add("--label-smoothing", type=float, default=0.0, help="in [0, 1)")
-    add("--average", type=float, default=0.0,
-        help="decay of the weights' moving average, in [0, 1); 0: none")  # fmt: skip
-    add("--accumulate", type=int, default=1,
-        help="parts in which a process computes its batch")  # fmt: skip
-    add("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"),
-        help="auto: mixed on CUDA")  # fmt: skip
+    add(
+        "--average",
+        type=float,
+        default=0.0,
+        help="decay of the weights' moving average, in [0, 1); 0: none",
+    )
+    add(
+        "--accumulate",
+        type=int,
+        default=1,
+        help="parts in which a process computes its batch",
+    )
+    add(
+        "--precision",
+        default="auto",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        help="auto: mixed on CUDA",
+    )
     add("--compile", action="store_true", help="torch.compile the model first")
     add("--device", help="cuda, mps or cpu; the first that is there if not given")
     add("--seed", type=int, default=0, help="of weights, order and augmentation")
@@ -162,8 +241,10 @@ def options_of(arguments):
         parser.error("--distillation needs a --teacher")
     if options.init:
         for name in given.intersection(TOLD):
-            parser.error(f"the checkpoint of --init tells the model's kind and sizes: "
-                         f"leave out --{name.replace('_', '-')}")  # fmt: skip
+            parser.error(
+                f"the checkpoint of --init tells the model's kind and sizes: "
+                f"leave out --{name.replace('_', '-')}"
+            )
         for name in {*TOLD, "num_heads"} - given:
             setattr(options, name, None)
     if options.folder is None:
@@ -285,11 +366,13 @@ def run(options):
     }
     if processes.rank() == 0:
         write_json(result, folder / "result.json")
-        print(f"{found['test_accuracy']:.2%} of the test images, "
-              f"{history[-1]['seconds']:.0f} s, "
-              f"{history[-1]['images_per_second']:,.0f} images a second, "
-              f"{history[-1]['waiting']:.1%} of the time waiting for images; "
-              f"see {folder}/result.json")  # fmt: skip
+        print(
+            f"{found['test_accuracy']:.2%} of the test images, "
+            f"{history[-1]['seconds']:.0f} s, "
+            f"{history[-1]['images_per_second']:,.0f} images a second, "
+            f"{history[-1]['waiting']:.1%} of the time waiting for images; "
+            f"see {folder}/result.json"
+        )
     return result
 
 
@@ -315,14 +398,18 @@ def load_data(options):
     train = data.train
     if options.images is not None:
         train = train.subset(options.images)
-    if isinstance(train, splits.MemorySplit):
+    if isinstance(train, MemorySplit):
         train = replace(train, augment=CROPS[options.crop or "shift"])
     elif options.crop not in (None, "resized"):
         raise ValueError(
             f"crop {options.crop} is for images in memory: streamed ones are resized"
         )
-    train = strengthen(train, randaugment=options.randaugment, erase=options.erase,
-                       workers=options.workers)  # fmt: skip
+    train = strengthen(
+        train,
+        randaugment=options.randaugment,
+        erase=options.erase,
+        workers=options.workers,
+    )
     return replace(data, train=train)
 
 
@@ -366,8 +453,9 @@ def start(options, data):
     if isinstance(model, VisionTransformer):
         model = at_image_size(model, data.image_size)
         changed |= {
-            "dropout": options.dropout, "stochastic_depth": options.stochastic_depth,
-        }  # fmt: skip
+            "dropout": options.dropout,
+            "stochastic_depth": options.stochastic_depth,
+        }
     if model.config | changed == model.config:
         return model
     state = model.state_dict()

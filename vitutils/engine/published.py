@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from vitutils import files
+from vitutils.data import files
 
 
 class Published(NamedTuple):

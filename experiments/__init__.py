@@ -1,0 +1,1 @@
+"""The studies behind the recorded numbers."""

@@ -1,0 +1,1 @@
+"""The command line: `python -m vitutils`, a module for each command."""

@@ -1,0 +1,146 @@
+"""Augmentation: of batches of small images, of photos, of labels."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torchvision.transforms import v2
+
+
+def shift_and_flip(images, generator):
+    """Shift and mirror each image by a draw of its own, to augment small images.
+
+    A shift goes up to an eighth of the height each way and fills with zeros, which
+    are black; half of the images are mirrored, left to right.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        generator: a CPU ``torch.Generator``, so that no draw depends on the device.
+
+    Returns:
+        Augmented images, uint8 (B, C, H, W).
+
+    Source: He et al. (2016), section 4.2, where 32 x 32 pixels are padded by 4.
+    """
+    B, C, H, W = images.shape
+    pad = H // 8
+    top, left = torch.randint(2 * pad + 1, (2, B, 1), generator=generator)
+    mirrored = torch.rand(B, 1, generator=generator) < 0.5
+    across = torch.arange(W)
+    rows = top + torch.arange(H)  # (B, H)
+    columns = left + torch.where(mirrored, across.flip(0), across)  # (B, W)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    # One gather over flattened pixels is several times as fast as slicing each image.
+    pixels = rows[:, :, None] * (W + 2 * pad) + columns[:, None]  # (B, H, W)
+    pixels = pixels.view(B, 1, H * W).expand(B, C, H * W)
+    padded = F.pad(images, (pad, pad, pad, pad)).flatten(2)
+    return padded.gather(2, pixels).view(B, C, H, W)
+
+
+def flip(images, generator):
+    """Mirror half of the images, left to right, and shift none.
+
+    For short runs: what is never shifted is learned sooner, and less well.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        generator: a CPU ``torch.Generator``, as for ``shift_and_flip``.
+
+    Returns:
+        Augmented images, uint8 (B, C, H, W).
+    """
+    mirrored = torch.rand(len(images), 1, 1, 1, generator=generator) < 0.5
+    return torch.where(mirrored.to(images.device), images.flip(3), images)
+
+
+def random_resized_crop(images, generator, *, scale=(0.05, 1.0)):
+    """Enlarge a random part of each image to the whole, and mirror half of them.
+
+    A crop's area is a share of the image's drawn from ``scale``, its sides are in a
+    ratio between 3/4 and 4/3, its place is any within the image. It is resampled
+    bilinearly, each image by a draw of its own.
+
+    Args:
+        images: uint8 (B, C, H, W), on any device.
+        generator: a CPU ``torch.Generator``, as for ``shift_and_flip``.
+        scale: smallest and largest share of the area, in (0, 1].
+
+    Returns:
+        Augmented images, uint8 (B, C, H, W).
+
+    Source: Szegedy et al. (2015), section 6.
+    """
+    B = len(images)
+    area, ratio, y, x, mirror = torch.rand(5, B, generator=generator)
+    area = scale[0] + (scale[1] - scale[0]) * area
+    ratio = torch.exp((2 * ratio - 1) * math.log(4 / 3))
+    height = (area / ratio).sqrt().clamp(max=1)
+    width = (area * ratio).sqrt().clamp(max=1)
+    # Where the crop's center lies, the image reaching from -1 to 1.
+    y, x = (2 * y - 1) * (1 - height), (2 * x - 1) * (1 - width)
+    zero, width = torch.zeros(B), torch.where(mirror < 0.5, -width, width)
+    theta = torch.stack((width, zero, x, zero, height, y), dim=1).view(B, 2, 3)
+    grid = F.affine_grid(theta.to(images.device), images.shape, align_corners=False)
+    crops = F.grid_sample(
+        images.float(), grid, padding_mode="border", align_corners=False
+    )
+    return crops.round_().to(torch.uint8)
+
+
+def crop_and_flip(size):
+    """Return the usual augmentation of photos: a part, resized, and a mirror image.
+
+    Source: Szegedy et al. (2015), section 6.
+    """
+    return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
+
+
+def center_crop(size):
+    """Return the transform that resizes the shorter side and crops the center."""
+    return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
+
+
+def image_by_image(images, generator, *, first, transform):
+    """Augment a batch, then each image of it by a draw of its own.
+
+    Args:
+        images: uint8 (B, C, H, W).
+        generator: a CPU ``torch.Generator``.
+        first: augments the batch, or None.
+        transform: a transform of torchvision's v2, of one uint8 image (C, H, W).
+
+    Returns:
+        Augmented images, uint8 (B, C, H, W), on the CPU.
+    """
+    if first is not None:
+        images = first(images, generator)
+    seed = torch.randint(2**62, (), generator=generator).item()
+    with torch.random.fork_rng(devices=[]):  # v2 draws from the global generator
+        torch.default_generator.manual_seed(seed)
+        return torch.stack([transform(image) for image in images.cpu()])
+
+
+def mixing(num_classes, *, mixup=0.0, cutmix=0.0):
+    """Return what mixes the images of a batch in pairs, and their labels likewise.
+
+    Args:
+        num_classes: number of classes K.
+        mixup, cutmix: alpha of the Beta distribution that the share of the first image
+            is drawn from; 0: not used. With both, one of them is drawn for each batch.
+
+    Returns:
+        ``mix(images, labels)`` for ``fit``, labels (B) become probabilities (B, K);
+        None if neither is used.
+
+    Raises:
+        ValueError: an alpha is negative.
+
+    Source: Zhang et al. (2018), section 2; Yun et al. (2019), section 3.
+    """
+    ways = []
+    for name, alpha, cls in (("mixup", mixup, v2.MixUp), ("cutmix", cutmix, v2.CutMix)):
+        if alpha < 0:
+            raise ValueError(f"{name} {alpha} is negative")
+        if alpha:
+            ways.append(cls(alpha=alpha, num_classes=num_classes))
+    return v2.RandomChoice(ways) if ways else None

@@ -1,0 +1,39 @@
+"""Where and what a number was measured on, and JSON files that keep it."""
+
+import importlib.metadata
+import json
+import platform
+from datetime import date
+from pathlib import Path
+
+import torch
+
+from vitutils.data.files import CORES
+from vitutils.engine.checkpoints import write_atomically
+
+
+def write_json(content, path):
+    """Write plain, finite values as JSON, the file whole or not at all."""
+    text = json.dumps(content, indent=1, allow_nan=False) + "\n"
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def machine(*packages, device="cpu"):
+    """Describe where a number is measured: date, device, versions of packages."""
+    return {
+        "date": date.today().isoformat(),
+        "device": device_name(device),
+        "cores": CORES,
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def device_name(device):
+    """Return the name of the processor, or of the CUDA device."""
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [x.partition(":")[2].strip() for x in lines if x.startswith("model name")]
+    return models[0] if models else platform.processor()
