@@ -75,9 +75,7 @@ class MultiHeadAttention(nn.Module):
     def __init__(self, *, embed_dim, num_heads, dropout=0.0):
         super().__init__()
         if embed_dim % num_heads:
-            raise ValueError(
-                f"{num_heads} heads do not divide embed_dim {embed_dim}"
-            )
+            raise ValueError(f"{num_heads} heads do not divide embed_dim {embed_dim}")
         self.num_heads = num_heads
         self.qkv = nn.Linear(embed_dim, 3 * embed_dim)  # q, k, v at once
         self.attention = ScaledDotProductAttention()
