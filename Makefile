@@ -1,5 +1,6 @@
 # Vision Transformers, Piece by Piece. `make` lists what there is.
 PYTHON ?= python3
+CH ?=
 URL ?=
 
 bin := .venv/bin
@@ -30,8 +31,8 @@ serve: $(stamp)  ## show the built book at http://127.0.0.1:8000
 	@test -f _build/html/index.html || $(MAKE) --no-print-directory book
 	@$(bin)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-execute: $(stamp)  ## run the chapters again, in place
-	@$(chapters) execute
+execute: $(stamp)  ## run the chapters again, in place; some of them: CH="03 08"
+	@$(chapters) execute $(CH)
 
 sync: $(stamp)  ## fill the chapters' listings from vitutils
 	@$(chapters) sync

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from importlib.metadata import distribution
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 sys.path.insert(0, str(ROOT / "tools"))
 import chapters  # noqa: E402
+from chapters import place  # noqa: E402
 
 TOC = (ROOT / "_toc.yml").read_text(encoding="utf-8")
 NAMES = re.findall(r"^\s*- file: notebooks/(\S+)$", TOC, re.MULTILINE)
@@ -127,93 +128,99 @@ def explained_in(name):
 
 
 def faults_of_prose(notebook):
-    """Yield what is wrong with titles, headings and Markdown."""
+    """Yield (cell, what is wrong) with titles, headings and Markdown."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
     text = "\n\n".join(prose(cell) for cell in cells)
     if not re.match(r"# \S.*\n\n\S", notebook.cells[0].source):
-        yield "the first cell is not a title and its question"
+        yield None, "the first cell is not a title and its question"
     headings = re.findall(r"(?m)^(#+) (.+)$", text)
     levels = [len(marks) for marks, _ in headings]
     if levels.count(1) != 1 or any(b > a + 1 for a, b in pairwise(levels)):
-        yield "headings: not one title, or a level is skipped"
+        yield None, "headings: not one title, or a level is skipped"
     for section in ("Summary", "Exercises"):
         if ("##", section) not in headings:
-            yield f"no section {section}"
+            yield None, f"no section {section}"
     if "You will" not in text:
-        yield "no 'You will'"
+        yield None, "no 'You will'"
     for cell in cells:
         if found := re.search(MYST, cell.source):
-            yield f"{cell.id}: MyST syntax {found[0]!r}: plain Markdown only"
+            yield cell, f"MyST syntax {found[0]!r}: plain Markdown only"
     if re.search(r"!\[\s*\]\(", text):
-        yield "a picture without alt text"
+        yield None, "a picture without alt text"
 
 
 def faults_of_code(notebook, number):
-    """Yield what is wrong with code, that of the solutions included."""
+    """Yield (cell, what is wrong) with code, that of the solutions included."""
     for cell in notebook.cells:
         code = cell.source if cell.cell_type == "code" else solution(cell) or ""
         try:
             names = list(imported(code))
         except SyntaxError:
-            yield f"{cell.id}: not plain Python (no ! and % lines)"
+            yield cell, "not plain Python (no ! and % lines)"
             continue
         for name in names:
             if explained_in(name) > number:
-                yield f"{cell.id}: imports {name}, which no chapter so far explains"
+                yield cell, f"imports {name}, which no chapter so far explains"
         for line in code.splitlines():
             if len(line) > 76:
-                yield f"{cell.id}: {len(line)} > 76 characters: {line}"
+                yield cell, f"{len(line)} > 76 characters: {line}"
 
 
-def faults_of_outputs(notebook):
-    """Yield what is wrong with the committed outputs."""
+def faults_of_outputs(notebook, number):
+    """Yield (cell, what is wrong) with the committed outputs."""
+    again = f"`make execute CH={number:02}`"
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [cell.execution_count for cell in code] != list(range(1, len(code) + 1)):
-        yield "not run top to bottom in one go: `make execute`"
+        yield None, f"not run top to bottom in one go: {again}"
+    for cell in chapters.stale(notebook):
+        yield cell, f"edited since it ran: {again}"
     compared = [c for c in code if c.outputs and not tagged(c, "nbval-ignore-output")]
     if len(compared) < 3:
-        yield f"nbval compares {len(compared)} outputs; at least 3 are wanted"
+        yield None, f"nbval compares {len(compared)} outputs; at least 3 are wanted"
     for cell in code:
         text = str(cell.outputs)
         if any(o.output_type == "error" for o in cell.outputs):
-            yield f"{cell.id}: an error"
+            yield cell, "an error"
         if "'name': 'stderr'" in text and not tagged(cell, "remove-stderr"):
-            yield f"{cell.id}: stderr without the tag remove-stderr"
+            yield cell, "stderr without the tag remove-stderr"
         if "'image/" in text and "'alt': '" not in str(cell.metadata):
-            yield f"{cell.id}: a picture without mystnb.image.alt"
+            yield cell, "a picture without mystnb.image.alt"
         if found := re.search(r"Warning:| at 0x[0-9a-f]{6,}", text):
-            yield f"{cell.id}: {found[0]!r} in the output"
+            yield cell, f"{found[0]!r} in the output"
         for line in "".join(o.get("text", "") for o in cell.outputs).splitlines():
             if len(line) > 79:  # what a page shows without scrolling
-                yield f"{cell.id}: {len(line)} > 79 characters printed: {line}"
+                yield cell, f"{len(line)} > 79 characters printed: {line}"
     for cell in notebook.cells:
         if found := re.search(MACHINE, str(cell)):
-            yield f"{cell.id}: a path of one machine, {found[0]}"
+            yield cell, f"a path of one machine, {found[0]}"
 
 
 def faults_of_exercises(notebook):
-    """Yield what is wrong with exercises: stub, check, folded solution in a row."""
+    """Yield (cell, what is wrong) with exercises: stub, check, folded solution."""
     cells = notebook.cells
     start = next((i for i, c in enumerate(cells) if "## Exercises" in prose(c)), 0)
     found = exercises(notebook)
     if not 2 <= len(found) <= 4:
-        yield f"{len(found)} exercises, not 2 to 4"
+        yield None, f"{len(found)} exercises, not 2 to 4"
     if len(found) != sum(tagged(cell, "exercise-check") for cell in cells[start:]):
-        yield "an exercise outside its section, or without its check"
+        yield None, "an exercise outside its section, or without its check"
     for stub, check, answer in found:
         if not tagged(check, "exercise-check") or solution(answer) is None:
-            yield f"{stub.id}: no check cell, then a folded solution, behind it"
+            yield stub, "no check cell, then a folded solution, behind it"
         elif not printed(check).startswith("not yet"):
-            yield f"{check.id}: unsolved, it must print 'not yet: ...'"
+            yield check, "unsolved, it must print 'not yet: ...'"
 
 
 def faults(notebook, number):
     """Return all that is wrong with a chapter, in words."""
+    found = chain(
+        faults_of_prose(notebook),
+        faults_of_code(notebook, number),
+        faults_of_outputs(notebook, number),
+        faults_of_exercises(notebook),
+    )
     return [
-        *faults_of_prose(notebook),
-        *faults_of_code(notebook, number),
-        *faults_of_outputs(notebook),
-        *faults_of_exercises(notebook),
+        f"{place(notebook, cell)}: {words}" if cell else words for cell, words in found
     ]
 
 
@@ -222,12 +229,16 @@ def test_the_contents_list_every_chapter():
 
 
 def test_listings_badges_setup_and_address_are_in_step():
-    chapters.check()
+    try:
+        chapters.check()
+    except SystemExit as words:
+        pytest.fail(str(words), pytrace=False)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_form(name):
-    assert faults(read(name), int(name[:2])) == []
+    if found := faults(read(name), int(name[:2])):
+        pytest.fail("\n".join([f"notebooks/{name}.ipynb:", *found]), pytrace=False)
 
 
 def example():
@@ -237,7 +248,8 @@ def example():
         count = sum(c.cell_type == "code" for c in cells) + 1
         text = new_output("stream", name="stdout", text="not yet: a is None\n")
         cells.append(new_code_cell(source, execution_count=count, outputs=[text]))
-        cells[-1].metadata = nbformat.from_dict({"tags": list(tags), **metadata})
+        metadata |= {"tags": list(tags), "ran": chapters.stamp(source)}
+        cells[-1].metadata = nbformat.from_dict(metadata)
 
     cells = [new_markdown_cell("# Title\n\nA question?\n\n**You will**\n\n- read")]
     run("from vitutils.encoder import Block\nfrom vitutils import plot")
@@ -281,6 +293,7 @@ def test_an_example_without_a_fault():
         ("a = 4", "a = (", "not plain Python"),
         ('"execution_count": 3', '"execution_count": null', "not run top to bottom"),
         ('"execution_count": 3', '"execution_count": 7', "not run top to bottom"),
+        ('"a = None"', '"a = 0"', "edited since it ran: `make execute CH=04`"),
         ('"exercise', '"nbval-ignore-output", "exercise', "nbval compares"),
         ('"stdout"', '"stderr"', "stderr without"),
         ("not yet: a is", "UserWarning: a is", "'Warning:'"),

@@ -1,6 +1,7 @@
 """tools/chapters.py on small made-up books."""
 
 import inspect
+import json
 import sys
 from pathlib import Path
 
@@ -13,6 +14,9 @@ sys.path.insert(0, str(ROOT / "tools"))
 import chapters  # noqa: E402
 
 PART = "vitutils.parts.Part"
+ADDRESS = "https://github.com/owner/old-book"
+
+PART_CELL = rf"cell 6 \(part\) `class Part:` {PART}"
 
 PARTS = '''"""Two parts."""
 
@@ -69,11 +73,13 @@ def root(tmp_path):
     put(
         tmp_path,
         "01_parts.ipynb",
-        new_markdown_cell("# Parts\n\nWhat is a part?"),
-        new_markdown_cell("See <https://github.com/owner/old-book/tree/main/data>."),
-        new_code_cell("import sys\nprint('one')\nprint('two', file=sys.stderr)"),
-        new_code_cell("pass", metadata={"listing": PART, "editable": True}),
-        new_code_cell("6 * 7"),
+        new_markdown_cell("# Parts\n\nWhat is a part?", id="title"),
+        new_markdown_cell(f"See <{ADDRESS}/tree/main/data>.", id="see"),
+        new_code_cell(
+            "import sys\nprint('one')\nprint('two', file=sys.stderr)", id="print"
+        ),
+        new_code_cell("pass", id="part", metadata={"listing": PART, "editable": True}),
+        new_code_cell("6 * 7", id="times"),
     )
     return tmp_path
 
@@ -90,13 +96,13 @@ def test_sync_fills_listings_and_puts_badge_and_setup_in_their_places(root):
     chapters.sync(root)
     cells = read(root).cells
     assert [c.id for c in cells] == [
-        "cell-00",
+        "title",
         "badge",
-        "cell-02",
+        "see",
         "setup",
-        "cell-04",
-        "cell-05",
-        "cell-06",
+        "print",
+        "part",
+        "times",
     ]
     assert cells[5].source == PARTS[PARTS.index("class Part") :].rstrip()
     assert cells[5].metadata == {"listing": PART}
@@ -114,6 +120,40 @@ def test_sync_twice_changes_nothing(root, capsys):
     assert files(root) == before
     assert capsys.readouterr().out == ""
     chapters.check(root)
+
+
+def test_a_new_cell_gets_an_id_and_the_others_keep_theirs(root):
+    chapters.sync(root)
+    path = root / "notebooks/01_parts.ipynb"
+    text = json.loads(path.read_text())
+    old = [cell["id"] for cell in text["cells"]]
+    bare = {"cell_type": "markdown", "metadata": {}, "source": "new"}
+    text["cells"][5:5] = [bare, bare | {"id": "see"}, bare | {"id": "not one"}]
+    path.write_text(json.dumps(text | {"nbformat_minor": 4}))
+    chapters.sync(root)
+    ids = [cell.id for cell in read(root).cells]
+    assert ids[:5] + ids[8:] == old
+    assert len(set(ids)) == len(ids) == len(old) + 3
+    chapters.check(root)
+
+
+def test_a_cell_edited_since_it_ran_is_known(root):
+    chapters.execute([], root)
+    path = root / "notebooks/01_parts.ipynb"
+    assert chapters.stale(read(root)) == []
+    path.write_text(path.read_text().replace("6 * 7", "(6  *  7)  # laid out"))
+    assert chapters.stale(read(root)) == []
+    path.write_text(path.read_text().replace("(6  *  7)", "6 * 8"))
+    assert [cell.id for cell in chapters.stale(read(root))] == ["times"]
+    chapters.execute([], root)
+    assert chapters.stale(read(root)) == []
+
+
+@pytest.mark.parametrize("code", ["x = None", "x = ''", "x = []", "x = 1", "y = 1"])
+def test_a_stamp_tells_what_code_does(code):
+    others = {"x = None", "x = ''", "x = []", "x = 1", "y = 1", "!ls"} - {code}
+    assert chapters.stamp(code) not in map(chapters.stamp, others)
+    assert chapters.stamp(code) == chapters.stamp(f"# why\n\n{code}  # and how\n")
 
 
 def test_sync_keeps_outputs(root):
@@ -153,7 +193,7 @@ def test_an_unknown_listing_names_notebook_cell_and_object(root, name):
     cell = new_code_cell("pass", metadata={"listing": name})
     put(root, "02_more.ipynb", new_markdown_cell("# More"), cell)
     before = files(root)
-    with pytest.raises(SystemExit, match=rf"02_more.ipynb, cell 1: listing {name}"):
+    with pytest.raises(SystemExit, match=rf"02_more.ipynb, cell 2: listing {name}"):
         chapters.sync(root)
     assert files(root) == before
 
@@ -161,12 +201,17 @@ def test_an_unknown_listing_names_notebook_cell_and_object(root, name):
 @pytest.mark.parametrize(
     "file, old, new, named",
     [
-        ("vitutils/parts.py", "x / 2", "x // 2", "cell-05 vitutils.parts.Part"),
-        ("notebooks/01_parts.ipynb", "x / 2", "x // 2", "cell-05 vitutils.parts.Part"),
+        ("vitutils/parts.py", "x / 2", "x // 2", PART_CELL),
+        ("notebooks/01_parts.ipynb", "x / 2", "x // 2", PART_CELL),
         ("notebooks/01_parts.ipynb", "/blob/main/", "/blob/dev/", "badge"),
         ("notebooks/01_parts.ipynb", "--depth=1", "--depth=2", "setup"),
-        ("notebooks/01_parts.ipynb", "tree/main/data", "tree/dev/data", "cell-02"),
-        ("notebooks/01_parts.ipynb", '"cell-02"', '"other"', "normal form"),
+        (
+            "notebooks/01_parts.ipynb",
+            "tree/main/data",
+            "tree/dev/data",
+            r"cell 3 \(see\) `See <",
+        ),
+        ("notebooks/01_parts.ipynb", '"python3"', '"other"', "normal form"),
         ("README.md", "blob/main", "blob/dev", "README.md"),
         ("_config.yml", "owner/old-book  ", "owner/new  ", "book/intro.md"),
         ("_config.yml", "branch: main", "branch: dev", "setup"),

@@ -11,6 +11,8 @@ repository URL      changes the address in _config.yml, then everywhere (sync)
 
 import argparse
 import ast
+import contextlib
+import hashlib
 import os
 import re
 import shutil
@@ -19,6 +21,7 @@ import sys
 import sysconfig
 import textwrap
 import time
+import uuid
 from pathlib import Path
 
 import nbformat
@@ -29,7 +32,7 @@ from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernel
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 TEXTS = ("README.md", "CITATION.cff", "pyproject.toml", "book/**/*.md")
-KEPT = ("tags", "listing", "mystnb")  # of a cell's metadata
+KEPT = ("tags", "listing", "mystnb", "ran")  # of a cell's metadata
 QUIET = ["--IPKernelApp.log_level=ERROR"]
 PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 METADATA = {
@@ -43,22 +46,16 @@ BADGE = (
 SETUP = """\
 # In Colab, or wherever vitutils is missing: get the code and its packages.
 import os
+import runpy
 import subprocess
-import sys
-from importlib import metadata, util
+from importlib.util import find_spec
 
-if util.find_spec("vitutils") is None:
+if find_spec("vitutils") is None:
     url = "https://github.com/{slug}"
-    folder = os.path.abspath("{name}")
-    if not os.path.isdir(os.path.join(folder, "vitutils")):
+    if not os.path.isdir("{name}/vitutils"):
         clone = ["git", "clone", "--quiet", "--depth=1", "--branch={branch}"]
-        subprocess.run([*clone, url, folder], check=True)
-    sys.path.insert(0, folder)
-    alone = {{"graphviz", "graphviz-pure", "safetensors", "torchviz", "tqdm"}}
-    for wanted, options in [(alone, ["--no-deps"]), ({{"tensorboard"}}, [])]:
-        if missing := wanted - {{d.name for d in metadata.distributions()}}:
-            pip = [sys.executable, "-m", "pip", "install", "--quiet"]
-            subprocess.run([*pip, *options, *missing], check=True)"""
+        subprocess.run([*clone, url], check=True)
+    runpy.run_path("{name}/tools/colab.py")"""
 
 
 def slug_of(url):
@@ -129,15 +126,65 @@ def listings(cell):
     return [names] if isinstance(names, str) else names
 
 
+def place(notebook, cell):
+    """Return where a person finds a cell: its number from 1, id and first line."""
+    lines = [line for line in cell.source.splitlines() if line.strip()]
+    return f"cell {notebook.cells.index(cell) + 1} ({cell.id}) `{[*lines, ''][0][:50]}`"
+
+
+def stamp(source):
+    """Return a short hash of what code does; its layout and comments do not count."""
+
+    def told(node):  # as ast.dump, but the same in every version of Python
+        if isinstance(node, list):
+            return [told(one) for one in node]
+        if not isinstance(node, ast.AST):
+            return repr(node)
+        fields = [(k, v) for k, v in ast.iter_fields(node) if v not in (None, [])]
+        return type(node).__name__, [(key, told(value)) for key, value in fields]
+
+    with contextlib.suppress(SyntaxError):  # a magic: only IPython reads it
+        source = repr(told(ast.parse(source)))
+    return hashlib.sha256(source.encode()).hexdigest()[:8]
+
+
+def stamped(notebook):
+    """Yield the code cells that are told from their last run by metadata `ran`.
+
+    Listings are not among them: they follow the package, and nbval tells when that
+    changes an output.
+    """
+    for cell in notebook.cells:
+        if cell.cell_type == "code" and cell.id != "setup" and not listings(cell):
+            yield cell
+
+
+def stale(notebook):
+    """Return the cells whose source is not the one that ran."""
+    cells = stamped(notebook)
+    return [cell for cell in cells if cell.metadata.get("ran") != stamp(cell.source)]
+
+
+def identified(cells):
+    """Return copies of cells, each with an id of its own; those there are kept."""
+    cells, taken = [nbformat.from_dict(dict(cell)) for cell in cells], set()
+    for cell in cells:
+        known = re.fullmatch(r"[\w-]{1,64}", cell.get("id", ""), re.ASCII)
+        if not known or cell.id in taken:
+            cell.id = uuid.uuid4().hex[:8]
+        taken.add(cell.id)
+    return cells
+
+
 def synced(notebook, file, old, new, branch, root):
     """Return a notebook in step with package and address; its outputs stay."""
-    cells = [nbformat.from_dict(dict(cell)) for cell in notebook.cells]
-    for index, cell in enumerate(cells):
+    cells = identified(notebook.cells)
+    for number, cell in enumerate(cells, start=1):
         try:
             source = "\n\n\n".join(source_of(name, root) for name in listings(cell))
             source = formatted(source) if source else source
         except LookupError as error:
-            sys.exit(f"notebooks/{file}, cell {index}: listing {error}")
+            sys.exit(f"notebooks/{file}, cell {number}: listing {error}")
         cell.source = source or cell.source
         if cell.cell_type == "markdown":
             cell.source = readdress(cell.source, old, new, branch)
@@ -157,9 +204,7 @@ def normal_form(notebook):
     """Return a notebook's file text without what differs by editor, run or machine."""
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat_minor = 5
-    for index, cell in enumerate(notebook.cells):
-        if cell.id not in ("badge", "setup"):
-            cell.id = f"cell-{index:02d}"
+    for cell in notebook.cells:
         cell.source = cell.source.rstrip()
         kept = {key: cell.metadata[key] for key in KEPT if cell.metadata.get(key)}
         cell.metadata = nbformat.from_dict(kept)
@@ -176,7 +221,9 @@ def out_of_step(root):
         after = synced(notebook, path.name, old, new, branch, root)
         if (text := normal_form(after)) != before:
             changed = [cell for cell in after.cells if cell.source not in sources]
-            words = [" ".join([cell.id, *listings(cell)]) for cell in changed]
+            words = [
+                " ".join([place(after, cell), *listings(cell)]) for cell in changed
+            ]
             yield path, text, ", ".join(words) or "not in normal form"
     for path in sorted(path for pattern in TEXTS for path in root.glob(pattern)):
         before = path.read_text(encoding="utf-8")
@@ -229,6 +276,8 @@ def execute(names, root=ROOT):
             failed.append(path.stem)
             print(f"{path.stem}: not written: {error}", file=sys.stderr)
         else:
+            for cell in stamped(notebook):
+                cell.metadata.ran = stamp(cell.source)
             write(path, normal_form(notebook))
             print(f"{path.stem}: {time.perf_counter() - start:.1f} s", flush=True)
     if failed:
