@@ -1,32 +1,39 @@
 """Scaled dot-product attention and multi-head attention."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
+
+from vitutils.engine.kernels import explicit_is_faster
 
 
 class ScaledDotProductAttention(nn.Module):
     """Give each query a mean of the values, weighted by how keys match it.
 
-    Args (of forward):
-        q: queries, (..., N_q, d_k).
-        k: keys, (..., N_k, d_k).
-        v: values, (..., N_k, d_v).
-        mask: bool, broadcastable to (..., N_q, N_k); True lets a query see
-            a key. A query that sees no key gets zeros.
-
-    Returns:
-        The output (..., N_q, d_v) and the weights (..., N_q, N_k).
-
-    Raises:
-        ValueError: the mask is not bool or does not fit the weights' shape.
-
     Source: Vaswani et al. (2017), section 3.2.1, equation 1.
     """
 
-    def forward(self, q, k, v, mask=None):
+    def forward(
+        self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Compare each query with all keys, and mix the values.
+
+        Args:
+            q: queries, (..., N_q, d_k).
+            k: keys, (..., N_k, d_k).
+            v: values, (..., N_k, d_v).
+            mask: bool, broadcastable to (..., N_q, N_k); True lets a query
+                see a key. A query that sees no key gets zeros.
+
+        Returns:
+            The output (..., N_q, d_v) and the weights (..., N_q, N_k).
+
+        Raises:
+            ValueError: the mask is not bool or does not fit the weights.
+        """
         q = q / math.sqrt(q.shape[-1])  # cheaper here than on N_q x N_k
         logits = q @ k.transpose(-2, -1)  # (..., N_q, N_k)
         if mask is None:
@@ -40,7 +47,7 @@ class ScaledDotProductAttention(nn.Module):
         return weights @ v, weights
 
 
-def check_mask(mask, shape):
+def check_mask(mask: Tensor, shape: Sequence[int]) -> None:
     """Raise a ValueError unless a mask is bool and broadcasts to shape."""
     if mask.dtype != torch.bool:
         raise ValueError(
@@ -72,7 +79,7 @@ class MultiHeadAttention(nn.Module):
     Source: Vaswani et al. (2017), section 3.2.2.
     """
 
-    def __init__(self, *, embed_dim, num_heads, dropout=0.0):
+    def __init__(self, *, embed_dim: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         if embed_dim % num_heads:
             raise ValueError(f"{num_heads} heads do not divide embed_dim {embed_dim}")
@@ -82,46 +89,51 @@ class MultiHeadAttention(nn.Module):
         self.proj = nn.Linear(embed_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x, mask=None, need_weights=False, read=None):
-        """Attend from every token to every token.
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        need_weights: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Let each token of x attend to every token of the context.
 
         Args:
-            x: tokens, (B, N, D).
-            mask: bool, (N, N) for all images, (B, N, N) for one each, or
-                (B, h, N, N); True lets a query (row) see a key (column).
+            x: tokens that ask, (B, N_q, D).
+            context: tokens that they ask, (B, N_k, D), as in
+                cross-attention; None: x itself, as in self-attention.
+            mask: bool, (N_q, N_k) for all images, (B, N_q, N_k) for one
+                each, or (B, h, N_q, N_k); True lets a query (row) see a
+                key (column).
             need_weights: whether to return the attention weights too.
-            read: how many of the first tokens will be read; the others
-                need no query. None, or with ``need_weights``: all.
 
         Returns:
-            The output (B, N or read, D), and the weights (B, h, N, N) or
+            The output (B, N_q, D), and the weights (B, h, N_q, N_k) or
             None.
+
+        Raises:
+            ValueError: the mask is not bool or does not fit.
         """
         B, N, D = x.shape
-        asking = N if need_weights or read is None else read
-        qkv = self.qkv(x).view(B, N, 3, self.num_heads, -1)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, h, N, D/h)
-        q = q[:, :, :asking]
+        if context is None:
+            q, k, v = self.qkv(x).chunk(3, dim=-1)  # each (B, N, D)
+        else:
+            weight, bias = self.qkv.weight, self.qkv.bias
+            q = F.linear(x, weight[:D], bias[:D])
+            k, v = F.linear(context, weight[D:], bias[D:]).chunk(2, dim=-1)
+        heads = (self.num_heads, D // self.num_heads)
+        q, k, v = (
+            part.unflatten(-1, heads).transpose(1, 2) for part in (q, k, v)
+        )  # each (B, h, N, D/h)
         if mask is not None:
             if mask.ndim == 3:
-                mask = mask[:, None]  # (B, 1, N, N): the same for all heads
-            shape = (B, self.num_heads, N, N)
-            check_mask(mask, shape)
-            mask = mask.expand(shape)[:, :, :asking]
+                mask = mask[:, None]  # (B, 1, N_q, N_k): for all heads
+            check_mask(mask, (B, self.num_heads, N, k.shape[2]))
         if need_weights or explicit_is_faster(k):
             out, weights = self.attention(q, k, v, mask)
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-        out = out.transpose(1, 2).reshape(B, asking, D)  # side by side
+        out = out.transpose(1, 2).reshape(B, N, D)  # heads side by side
         out = self.dropout(self.proj(out))
         return out, weights if need_weights else None
-
-
-def explicit_is_faster(k):
-    """Tell whether the explicit product beats torch's fused kernel.
-
-    On a CPU it does in bfloat16, and for short sequences;
-    ``benchmarks/throughput.py`` measures both.
-    """
-    short = k.shape[-2] <= 64
-    return k.device.type == "cpu" and (short or k.dtype == torch.bfloat16)

@@ -4,7 +4,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from vitutils.embeddings import Embeddings
 from vitutils.vit import VisionTransformer
@@ -19,14 +19,14 @@ class DistilledEmbeddings(Embeddings):
     Source: Touvron et al. (2021), section 4, "Distillation token".
     """
 
-    def __init__(self, *, embed_dim, **sizes):
+    num_first_tokens = 2
+
+    def __init__(self, *, embed_dim: int, **sizes) -> None:
         super().__init__(embed_dim=embed_dim, **sizes)
         self.distill_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, self.num_patches + 2, embed_dim))
         nn.init.trunc_normal_(self.distill_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def first_tokens(self):
+    def first_tokens(self) -> Tensor:
         """Return what goes before the patches: class, then distillation."""
         return torch.cat((self.class_token, self.distill_token), dim=1)
 
@@ -41,21 +41,16 @@ class DistilledVisionTransformer(VisionTransformer):
     Source: Touvron et al. (2021), section 4.
     """
 
-    def __init__(self, **sizes):
+    embeddings_class = DistilledEmbeddings
+
+    def __init__(self, **sizes) -> None:
         super().__init__(**sizes)
-        config = self.config
-        self.embeddings = DistilledEmbeddings(
-            image_size=config["image_size"],
-            patch_size=config["patch_size"],
-            in_channels=config["in_channels"],
-            embed_dim=config["embed_dim"],
-            dropout=config["dropout"],
-        )
-        self.head_dist = nn.Linear(config["embed_dim"], config["num_classes"])
+        head = self.head
+        self.head_dist = nn.Linear(head.in_features, head.out_features)
         nn.init.trunc_normal_(self.head_dist.weight, std=0.02)
         nn.init.zeros_(self.head_dist.bias)
 
-    def forward(self, images, need_weights=False):
+    def forward(self, images: Tensor, need_weights: bool = False) -> Tensor | tuple:
         """Return both heads' logits in training, else one prediction.
 
         Args:
@@ -72,17 +67,19 @@ class DistilledVisionTransformer(VisionTransformer):
         output = tuple(logits) if self.training else average(*logits)
         return (output, weights) if need_weights else output
 
-    def both_heads(self, images, need_weights=False):
+    def both_heads(
+        self, images: Tensor, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Return (class_logits, distill_logits, weights) in any mode."""
         tokens, weights = self.encoder(
-            self.embeddings(images), need_weights=need_weights, read=2
+            self.embeddings(images), num_outputs=2, need_weights=need_weights
         )
         class_logits = self.head(tokens[:, 0])
         distill_logits = self.head_dist(tokens[:, 1])
         return class_logits, distill_logits, weights
 
 
-def average(class_logits, distill_logits):
+def average(class_logits: Tensor, distill_logits: Tensor) -> Tensor:
     """Average two predictions: the log of the mean of their softmax.
 
     Source: Touvron et al. (2021), section 4, "Classification with our
@@ -93,7 +90,7 @@ def average(class_logits, distill_logits):
 
 
 @torch.no_grad()
-def token_similarity(model, images):
+def token_similarity(model: DistilledVisionTransformer, images: Tensor) -> Tensor:
     """Compare the class token with the distillation token, layer by layer.
 
     Args:

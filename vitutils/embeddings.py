@@ -1,7 +1,7 @@
 """From an image to tokens: patches, class token, positions."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 class Embeddings(nn.Module):
@@ -21,7 +21,17 @@ class Embeddings(nn.Module):
     Source: Dosovitskiy et al. (2021), section 3.1, equation 1.
     """
 
-    def __init__(self, *, image_size, patch_size, in_channels, embed_dim, dropout=0.0):
+    num_first_tokens = 1  # the class token
+
+    def __init__(
+        self,
+        *,
+        image_size: int | tuple[int, int],
+        patch_size: int | tuple[int, int],
+        in_channels: int,
+        embed_dim: int,
+        dropout: float = 0.0,
+    ) -> None:
         super().__init__()
         height, width = pair(image_size)
         patch_height, patch_width = pair(patch_size)
@@ -36,12 +46,13 @@ class Embeddings(nn.Module):
         patch = (patch_height, patch_width)
         self.proj = nn.Conv2d(in_channels, embed_dim, patch, stride=patch)
         self.class_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, self.num_patches + 1, embed_dim))
+        tokens = self.num_first_tokens + self.num_patches
+        self.pos_embed = nn.Parameter(torch.empty(1, tokens, embed_dim))
         self.dropout = nn.Dropout(dropout)
         nn.init.trunc_normal_(self.class_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
-    def forward(self, images):  # (B, C, H, W)
+    def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W)
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not fit a model "
@@ -52,11 +63,11 @@ class Embeddings(nn.Module):
         tokens = torch.cat((first, patches), dim=1)  # (B, N+1, D)
         return self.dropout(tokens + self.pos_embed)
 
-    def first_tokens(self):
+    def first_tokens(self) -> Tensor:
         """Return what goes before the patches: the class token."""
         return self.class_token  # (1, 1, D)
 
 
-def pair(size):
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
     """Return ``size`` as (height, width): an int stands for a square."""
     return (size, size) if isinstance(size, int) else tuple(size)

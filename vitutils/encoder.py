@@ -1,6 +1,6 @@
 """The Transformer block and the encoder, a stack of blocks."""
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from vitutils.attention import MultiHeadAttention
@@ -24,8 +24,14 @@ class Block(nn.Module):
     """
 
     def __init__(
-        self, *, embed_dim, num_heads, mlp_dim, dropout=0.0, stochastic_depth=0.0
-    ):
+        self,
+        *,
+        embed_dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.attn = MultiHeadAttention(
@@ -35,22 +41,25 @@ class Block(nn.Module):
         self.mlp = MLP(embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout)
         self.skip = StochasticDepth(stochastic_depth, mode="row")
 
-    def forward(self, x, need_weights=False, read=None):
+    def forward(
+        self, x: Tensor, context: Tensor | None = None, *, need_weights: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """Let the tokens attend, then work on each.
 
         Args:
             x: tokens, (B, N, D).
+            context: tokens that x attends to, (B, N_k, D); None: x itself.
             need_weights: whether to return the attention weights too.
-            read: how many of the first tokens will be read; what serves
-                the others alone is skipped. None: all.
 
         Returns:
-            New tokens (B, read or N, D), and weights (B, h, N, N) or None.
+            New tokens (B, N, D), and the weights (B, h, N, N_k) or None.
         """
         attended, weights = self.attn(
-            self.norm1(x), need_weights=need_weights, read=read
+            self.norm1(x),
+            None if context is None else self.norm1(context),
+            need_weights=need_weights,
         )
-        x = x[:, :read] + self.skip(attended[:, :read])
+        x = x + self.skip(attended)
         x = x + self.skip(self.mlp(self.norm2(x)))
         return x, weights
 
@@ -72,8 +81,15 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, *, depth, embed_dim, num_heads, mlp_dim, dropout=0.0, stochastic_depth=0.0
-    ):
+        self,
+        *,
+        depth: int,
+        embed_dim: int,
+        num_heads: int,
+        mlp_dim: int,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+    ) -> None:
         super().__init__()
         if not 0 <= stochastic_depth <= 1:
             raise ValueError(f"stochastic_depth {stochastic_depth} is not in [0, 1]")
@@ -89,25 +105,28 @@ class Encoder(nn.Module):
         )
         self.norm = nn.LayerNorm(embed_dim, eps=1e-6)
 
-    def forward(self, x, need_weights=False, read=None):
+    def forward(
+        self, x: Tensor, *, num_outputs: int | None = None, need_weights: bool = False
+    ) -> tuple[Tensor, list[Tensor]]:
         """Send the tokens through all blocks.
 
         Args:
             x: tokens, (B, N, D).
+            num_outputs: how many of the first tokens to return; the last
+                block computes no others, unless ``need_weights``. None: N.
             need_weights: whether to return the attention weights too.
-            read: how many of the first tokens will be read; the last block
-                and the norm skip what serves the others alone. None: all.
 
         Returns:
-            New tokens (B, read or N, D), and a list of one (B, h, N, N) a
-            block, empty unless ``need_weights``.
+            New tokens (B, num_outputs, D), and a list of one (B, h, N, N)
+            a block, empty unless ``need_weights``.
         """
         weights = []
-        for i, block in enumerate(self.blocks, start=1):
-            last = i == len(self.blocks)
-            x, block_weights = block(
-                x, need_weights=need_weights, read=read if last else None
-            )
+        for block in self.blocks:
+            last = block is self.blocks[-1]
+            if last and num_outputs is not None and not need_weights:
+                x, _ = block(x[:, :num_outputs], context=x)
+                continue
+            x, block_weights = block(x, need_weights=need_weights)
             if need_weights:
                 weights.append(block_weights)
-        return self.norm(x), weights
+        return self.norm(x[:, :num_outputs]), weights

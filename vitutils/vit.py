@@ -1,6 +1,8 @@
 """The Vision Transformer, and the paper's sizes of it."""
 
-from torch import nn
+from typing import Self
+
+from torch import Tensor, nn
 
 from vitutils.attention import MultiHeadAttention
 from vitutils.embeddings import Embeddings
@@ -33,20 +35,22 @@ class VisionTransformer(nn.Module):
     Source: Dosovitskiy et al. (2021), section 3.1, equations 1 to 4.
     """
 
+    embeddings_class = Embeddings
+
     def __init__(
         self,
         *,
-        image_size=224,
-        patch_size=16,
-        in_channels=3,
-        num_classes=1000,
-        embed_dim=768,
-        depth=12,
-        num_heads=12,
-        mlp_dim=3072,
-        dropout=0.0,
-        stochastic_depth=0.0,
-    ):
+        image_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        in_channels: int = 3,
+        num_classes: int = 1000,
+        embed_dim: int = 768,
+        depth: int = 12,
+        num_heads: int = 12,
+        mlp_dim: int = 3072,
+        dropout: float = 0.0,
+        stochastic_depth: float = 0.0,
+    ) -> None:
         super().__init__()
         self.config = {
             "image_size": image_size,
@@ -60,7 +64,7 @@ class VisionTransformer(nn.Module):
             "dropout": dropout,
             "stochastic_depth": stochastic_depth,
         }
-        self.embeddings = Embeddings(
+        self.embeddings = self.embeddings_class(
             image_size=image_size,
             patch_size=patch_size,
             in_channels=in_channels,
@@ -80,7 +84,9 @@ class VisionTransformer(nn.Module):
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, images, need_weights=False):
+    def forward(
+        self, images: Tensor, need_weights: bool = False
+    ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Return the logits, or (logits, weights) with ``need_weights``.
 
         Args:
@@ -92,12 +98,14 @@ class VisionTransformer(nn.Module):
             (B, h, N+1, N+1) a block.
         """
         tokens = self.embeddings(images)  # (B, N+1, D)
-        tokens, weights = self.encoder(tokens, need_weights=need_weights, read=1)
+        tokens, weights = self.encoder(tokens, num_outputs=1, need_weights=need_weights)
         logits = self.head(tokens[:, 0])  # the class token
         return (logits, weights) if need_weights else logits
 
     @classmethod
-    def tiny(cls, *, image_size=224, in_channels=3, num_classes=1000):
+    def tiny(
+        cls, *, image_size: int = 224, in_channels: int = 3, num_classes: int = 1000
+    ) -> Self:
         """ViT-Ti/16: width 192, 3 heads (Touvron et al., table 1)."""
         return cls(
             image_size=image_size,
@@ -109,7 +117,9 @@ class VisionTransformer(nn.Module):
         )
 
     @classmethod
-    def small(cls, *, image_size=224, in_channels=3, num_classes=1000):
+    def small(
+        cls, *, image_size: int = 224, in_channels: int = 3, num_classes: int = 1000
+    ) -> Self:
         """ViT-S/16: width 384, 6 heads (Touvron et al., table 1)."""
         return cls(
             image_size=image_size,
@@ -121,14 +131,16 @@ class VisionTransformer(nn.Module):
         )
 
     @classmethod
-    def base(cls, *, image_size=224, in_channels=3, num_classes=1000):
+    def base(
+        cls, *, image_size: int = 224, in_channels: int = 3, num_classes: int = 1000
+    ) -> Self:
         """ViT-B/16: width 768, 12 heads (Dosovitskiy et al., table 1)."""
         return cls(
             image_size=image_size, in_channels=in_channels, num_classes=num_classes
         )
 
 
-def init_linear(module):
+def init_linear(module: nn.Module) -> None:
     """Start linear layers as ViT's authors do: Xavier, zero biases."""
     if isinstance(module, nn.Linear):
         nn.init.xavier_uniform_(module.weight)

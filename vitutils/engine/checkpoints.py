@@ -28,6 +28,18 @@ def save_model(model, path):
     write_atomically(path, lambda part: save_file(tensors, part, metadata))
 
 
+def is_checkpoint(path: str | Path) -> bool:
+    """Tell whether a file is one that ``save_model`` wrote of a model of vitutils."""
+    path = Path(path)
+    if path.suffix != ".safetensors" or not path.is_file():
+        return False
+    try:
+        with safe_open(path, framework="pt") as file:
+            return "class" in (file.metadata() or {})
+    except SafetensorError:
+        return False
+
+
 def load_model(path):
     """Rebuild a model of this package from a file that ``save_model`` wrote.
 

@@ -1,204 +1,205 @@
-"""A training run: its counters, its files, and how it stops and goes on."""
+"""A run that is kept in a folder: how it stops, goes on, and shows what it does."""
 
-import math
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from vitutils import processes
 from vitutils.engine.checkpoints import load_state, save_model, save_state
+from vitutils.train import Evaluation, Run, Step
 
-COUNTERS = (
-    "step",
-    "epoch",
-    "batch",
-    "images",
-    "loss",
-    "best",
-    "seconds",
-    "stepping",
-    "waiting",
-    "history",
-)
+COUNTERS = ("step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping")
+COUNTERS += ("waiting", "history")
+NOT_COMPARED = {"model", "data", "loss_fn", "device", "progress", "step", "run"}
 SAVE_EVERY = 600  # seconds, where an epoch takes longer
 
 
-class Run:
-    """A run of ``fit``: what changes from step to step, and its files.
+class FolderRun(Run):
+    """A run of ``fit`` that keeps its files in a folder.
 
-    Where several processes train, all count and the first one keeps the files.
+    The folder gets the best model by validation accuracy (``best.safetensors``),
+    the state to resume from (``last.pt``), and TensorBoard's curves. Where several
+    processes train, the first one keeps the files. Ctrl-C, or SIGTERM, ends the run
+    when the step is done and saved; a second Ctrl-C ends it at once.
 
     Args:
-        parts: a dict of what has a state_dict, "schedule" among them.
-        model: the one of them that is measured, and kept if it is the best.
-        folder: where the files are kept; None: nowhere.
-        settings: a dict; a resumed run must have the same.
+        folder: of this run.
+        resume: go on with the run in the folder, if there is one.
+        setup: plain values by name that a resumed run must share too, as the names of
+            what ``data`` and ``loss_fn`` were made from.
+
+    Raises (in ``fit``):
+        FileExistsError: the folder holds a run, and ``resume`` is False.
+        ValueError: the run in the folder has other settings, or is not whole.
+        KeyboardInterrupt: after Ctrl-C, when the step is done and saved.
+        RuntimeError: another process has died; what is done is saved.
     """
 
-    def __init__(self, parts, *, model, folder, settings):
-        self.parts = parts
-        self.model = model
-        self.schedule = parts["schedule"]
-        self.folder = Path(folder) if folder is not None else None
-        self.keeps = folder is not None and processes.rank() == 0
-        self.settings = settings
-        self.step = self.epoch = self.batch = self.images = 0
-        self.loss = self.seconds = self.stepping = self.waiting = 0.0
+    def __init__(
+        self, folder: str | Path, *, resume: bool = False, setup: dict | None = None
+    ) -> None:
+        super().__init__()
+        self.folder, self.resume, self.setup = Path(folder), resume, setup or {}
+        self.keeps = processes.rank() == 0
         self.best = -1.0
-        self.history = []
-        self.board = None
+        self.stopped = False
 
-    def open(self, *, resume):
+    @contextmanager
+    def open(self, step: Step, settings: dict) -> Iterator[None]:
         """Take up the run in the folder, or begin one there."""
-        if self.folder is not None:
-            state = processes.ask_first(self.earlier, resume)
-            if state is not None:
-                self.restore(state)
+        self.parts, self.model = step.parts(), step.measured
+        self.shared = shared_settings(step, settings, self.setup)
+        state = processes.ask_first(self.earlier)
+        if state is not None:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            for name in COUNTERS:
+                setattr(self, name, state[name])
+        self.board = None
         if self.keeps:
             # TensorBoard takes seconds to import: only runs that keep files pay.
             from torch.utils.tensorboard import SummaryWriter
 
             self.board = SummaryWriter(self.folder, purge_step=self.step or None)
-        self.saved = time.perf_counter()
-        self.started = self.saved - self.seconds
-        self.began = self.step
+        images = len(settings["data"].train)
+        self.bar = tqdm(
+            total=settings["epochs"] * images,
+            initial=self.epoch * images + self.images,
+            leave=False,
+            unit=" images",
+            unit_scale=True,
+            # None: in terminals only
+            disable=None if settings["progress"] and self.keeps else True,
+        )
+        self.saved, self.began = time.perf_counter(), self.step
+        with super().open(step, settings), stop_between_steps() as self.asked, self.bar:
+            try:
+                yield
+            except RuntimeError as error:
+                if processes.count() == 1 or self.step == self.began:
+                    raise
+                raise RuntimeError(f"{self.stop()}: {error}") from error
+            finally:
+                if self.keeps:
+                    self.board.close()
 
-    def earlier(self, resume):
+    def earlier(self) -> dict | None:
         """Return the state of the run in the folder, None if there is no run."""
         last = self.folder / "last.pt"
         if not last.exists():
             return None
-        if not resume:
+        if not self.resume:
             raise FileExistsError(
-                f"{self.folder} holds a run already: pass resume=True to go on "
-                "with it, or another folder"
+                f"{self.folder} holds a run already: resume it (resume=True, or "
+                "--resume in the command line), or take another folder"
             )
         state = load_state(last)
-        if missing := {"settings", *COUNTERS} - state.keys():
+        if missing := {"settings", *COUNTERS, *self.parts} - state.keys():
             raise ValueError(
-                f"{last} is no state of a run, without {', '.join(sorted(missing))}: "
-                "delete it and start the run again"
+                f"{last} is no state of such a run, without "
+                f"{', '.join(sorted(missing))}: delete it and start the run again"
             )
-        before, now = state["settings"], self.settings
-        for name in [*now, *(before.keys() - now.keys())]:
-            if before.get(name) != now.get(name):
-                raise ValueError(
-                    f"the run in {self.folder} has {name} {before.get(name)}, not "
-                    f"{now.get(name)}: resume it with its own settings, or take "
-                    "another folder"
-                )
+        differing = difference(state["settings"], self.shared)
+        if differing is not None:
+            name, before, now = differing
+            raise ValueError(
+                f"the run in {self.folder} has {name} {before}, not {now}: resume it "
+                "with its own settings, or take another folder"
+            )
         return state
 
-    def restore(self, state):
-        for name, part in self.parts.items():
-            part.load_state_dict(state[name])
-        for name in COUNTERS:
-            setattr(self, name, state[name])
+    def check(self, loss: float, name: str = "loss") -> float:
+        """Return the loss of all processes; stop all of them if one is to stop."""
+        if name == "loss":
+            loss, stopped = processes.total(loss, float(self.asked.is_set()))
+            self.stopped = bool(stopped)
+        super().check(loss, name)
+        if name == "loss":
+            self.write("train/loss", loss)
+            self.write("train/lr", self.schedule.get_last_lr()[0])
+        return loss
 
-    def save(self):
-        if self.keeps:
-            self.saved = time.perf_counter()
-            self.seconds = self.saved - self.started
-            state = {name: part.state_dict() for name, part in self.parts.items()}
-            state |= {name: getattr(self, name) for name in COUNTERS}
-            state["settings"] = self.settings
-            save_state(state, self.folder / "last.pt")
-
-    def timed(self, batches):
-        """Yield batches; count the seconds that steps take, and wait for batches."""
-        batches = iter(batches)
-        done = object()
-        start = time.perf_counter()
-        while True:
-            asked = time.perf_counter()
-            batch = next(batches, done)
-            self.waiting += time.perf_counter() - asked
-            if batch is done:
-                return
-            yield batch
-            now = time.perf_counter()
-            self.stepping += now - start
-            start = now
-
-    def check_finite(self, loss, *, step, name="loss"):
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the {name} is {loss} at step {step} (epoch {self.epoch + 1}): try a "
-                f"lower lr than {self.settings['lr']}, or a longer warmup than "
-                f"{self.settings['warmup']}"
-            )
-
-    def end_step(self, loss, images):
-        self.write("train/loss", loss)
-        self.write("train/lr", self.schedule.get_last_lr()[0])
-        self.schedule.step()
-        self.step += 1
-        self.batch += 1
-        self.images += images
-        self.loss += loss * images
+    def end_step(self, loss: float) -> None:
+        before = self.images
+        super().end_step(loss)
+        self.bar.update(self.images - before)
         if time.perf_counter() - self.saved > SAVE_EVERY:
             self.save()
+        if self.stopped:
+            raise KeyboardInterrupt(self.stop())
 
-    def end_epoch(self, validation):
-        """Count the epoch, keep the model if it is the best; return a line."""
-        self.check_finite(validation.loss, step=self.step, name="validation loss")
-        self.epoch += 1
-        record = {
-            "epoch": self.epoch,
-            "step": self.step,
-            "lr": self.schedule.get_last_lr()[0],
-            "train_loss": self.loss / self.images,
-            "val_loss": validation.loss,
-            "val_accuracy": validation.accuracy,
-            "seconds": time.perf_counter() - self.started,
-            "images_per_second": self.images / max(self.stepping, 1e-9),
-            "waiting": self.waiting / max(self.stepping, 1e-9),
-        }
-        self.history.append(record)
-        self.batch = self.images = 0
-        self.loss = self.stepping = self.waiting = 0.0
+    def end_epoch(self, validation: Evaluation) -> None:
+        super().end_epoch(validation)
         self.write("validation/loss", validation.loss)
         self.write("validation/accuracy", validation.accuracy)
         if validation.accuracy > self.best:
             self.best = validation.accuracy
             self.keep_model()
         self.save()
-        return (
-            f"epoch {self.epoch:3d}/{self.settings['epochs']}   "
-            f"train loss {record['train_loss']:.3f}   "
-            f"validation loss {record['val_loss']:.3f}   "
-            f"accuracy {record['val_accuracy']:.1%}"
-        )
+        (stopped,) = processes.total(float(self.asked.is_set()))
+        if stopped:
+            raise KeyboardInterrupt(self.stop())
 
-    def keep_model(self):
+    def tell(self, line: str) -> None:
+        if self.keeps:
+            self.bar.write(line)
+
+    def save(self) -> None:
+        if self.keeps:
+            self.saved = time.perf_counter()
+            self.seconds = self.saved - self.started
+            state = {name: part.state_dict() for name, part in self.parts.items()}
+            state |= {name: getattr(self, name) for name in COUNTERS}
+            save_state(state | {"settings": self.shared}, self.folder / "last.pt")
+
+    def keep_model(self) -> None:
         if self.keeps:
             save_model(self.model, self.folder / "best.safetensors")
 
-    def interrupt(self):
-        raise KeyboardInterrupt(self.stop())
-
-    def stop(self):
-        """Keep what is done; return a line that says where."""
+    def stop(self) -> str:
+        """Keep what is done; return a line that says how to go on."""
         self.save()
-        self.close()
         if self.best < 0:
             self.keep_model()
-        where = f"; resume=True goes on from {self.folder}" if self.folder else ""
-        return f"stopped after step {self.step}{where}"
+        return (
+            f"stopped after step {self.step}; resume (resume=True, or --resume in the "
+            f"command line) goes on from {self.folder}"
+        )
 
-    def write(self, name, value):
+    def write(self, name: str, value: float) -> None:
         if self.board is not None:
             self.board.add_scalar(name, value, self.step)
 
-    def close(self):
-        if self.board is not None:
-            self.board.close()
+
+def shared_settings(step: Step, settings: dict, setup: dict) -> dict:
+    """Return what a resumed run must have in common with the one it goes on with."""
+    recipe = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
+    recipe |= {"betas": [*settings["betas"]], "images": len(settings["data"].train)}
+    config = getattr(step.model, "config", None)
+    model = {"class": type(step.model).__name__}
+    model |= {"config": config if isinstance(config, dict) else {}}
+    return {"recipe": recipe | step.settings, "model": model, "setup": setup}
+
+
+def difference(before: Any, now: Any, name: str = "settings") -> tuple | None:
+    """Return (name, before, now) of the first value in which two dicts differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return None if before == now else (name, before, now)
+    for key in [*now, *(before.keys() - now.keys())]:
+        found = difference(before.get(key), now.get(key), key)
+        if found is not None:
+            return found
+    return None
 
 
 @contextmanager
-def stop_between_steps():
+def stop_between_steps() -> Iterator[threading.Event]:
     """Turn the first Ctrl-C (or SIGTERM) into an event: no step is cut in half."""
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -211,24 +212,8 @@ def stop_between_steps():
             signal.signal(signum, previous[signum])  # the second one stops at once
 
     previous = {s: signal.signal(s, note) for s in (signal.SIGINT, signal.SIGTERM)}
-    ending = False
     try:
         yield stop
-    except BaseException:
-        ending = processes.count() > 1  # torchrun's signal is not to cut the message
-        raise
     finally:
-        if not ending:
-            for signum, handler in previous.items():
-                signal.signal(signum, handler)
-
-
-@contextmanager
-def keep_if_others_die(run):
-    """Save a run of several processes when one of them is gone, and say so."""
-    try:
-        yield
-    except RuntimeError as error:
-        if processes.count() == 1 or run.step == run.began:
-            raise
-        raise RuntimeError(f"{run.stop()}: {error}") from error
+        for signum, handler in previous.items():
+            signal.signal(signum, handler)

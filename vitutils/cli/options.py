@@ -1,0 +1,99 @@
+"""Options of the command line, read off the functions that take them.
+
+A function's signature gives an option its name, its type and its default, and the
+function's docstring its help: nothing of that is typed a second time.
+"""
+
+import argparse
+import inspect
+import re
+import types
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any, Literal, Union, get_args, get_origin
+
+
+def add_options(
+    group: Any, function: Callable, names: Sequence[str], type: Callable | None = None
+) -> None:
+    """Add an option for each of a function's arguments.
+
+    Args:
+        group: a parser of argparse, or a group of one.
+        function: a function or class, annotated, with a docstring of Google's style.
+        names: of its arguments; ``lr`` becomes ``--lr``.
+        type: reads the value; None: the argument's annotation tells.
+    """
+    parameters = inspect.signature(function).parameters
+    for name in names:
+        found = parameters[name]
+        default = None if found.default is found.empty else found.default
+        reading = {"type": type} if type else how_to_read(found.annotation)
+        group.add_argument(
+            f"--{name.replace('_', '-')}",
+            default=default,
+            help=explained(function)[name],
+            **reading,
+        )
+
+
+def how_to_read(annotation: Any) -> dict:
+    """Return what argparse needs to read a value of an annotated type."""
+    kinds = [annotation]
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [k for k in get_args(annotation) if k is not types.NoneType]
+    kind = kinds[0]  # of several, the one that a line can tell
+    if kind is bool:
+        return {"action": "store_true"}
+    if get_origin(kind) is Literal:
+        return {"choices": get_args(kind)}
+    if get_origin(kind) in (tuple, list, Sequence):
+        inner = get_args(kind)
+        count = "+" if len(inner) == 1 or inner[1] is Ellipsis else len(inner)
+        return {"type": inner[0], "nargs": count}
+    return {"type": kind}
+
+
+@cache
+def explained(function: Callable) -> dict[str, str]:
+    """Return what a docstring's section Args says of each argument."""
+    text = inspect.getdoc(function) or ""
+    section = re.search(r"(?ms)^Args:\n(.*?)(?=^\S|\Z)", text)
+    said = {}
+    entries = re.split(r"(?m)^    (?=\w[\w, ]*:)", section[1] if section else "")
+    for entry in entries[1:]:
+        names, _, words = entry.partition(":")
+        words = re.sub(r"\s+", " ", words).replace("``", "").strip().rstrip(".")
+        words = words.replace("None:", "if not given:")
+        said |= {name.strip(): words.replace("%", "%%") for name in names.split(",")}
+    return said
+
+
+def picked(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:
+    """Return some of the options by name."""
+    return {name: getattr(options, name) for name in names}
+
+
+def positive(text: str) -> int:
+    """Read a number of things."""
+    if (number := int(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+def probability(text: str) -> float:
+    """Read a probability below 1."""
+    if not 0 <= (number := float(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
+    return number
+
+
+class HelpWithDefaults(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    """Show the defaults, but not where there is none."""
+
+    def _get_help_string(self, action):
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)

@@ -1,0 +1,135 @@
+"""What a run is made of, by the options of a command: data, model, teacher."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import torch.nn.functional as F
+from torch import nn
+
+from vitutils import processes
+from vitutils.cli.options import picked
+from vitutils.data import CIFAR, Dataset, augmentation, load
+from vitutils.data.splits import MemorySplit, strengthen
+from vitutils.deit import DistilledVisionTransformer
+from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
+from vitutils.engine.checkpoints import is_checkpoint, load_model
+from vitutils.engine.published import PUBLISHED, find
+from vitutils.pretrained import at_image_size, load_pretrained, renormalize
+from vitutils.vit import VisionTransformer
+
+MODELS = {
+    "vit": VisionTransformer,
+    "deit": DistilledVisionTransformer,
+    "convnet": ConvNet,
+}
+CROPS = {
+    "none": None,
+    "flip": augmentation.flip,
+    "shift": augmentation.shift_and_flip,
+    "resized": partial(augmentation.random_resized_crop, scale=(0.08, 1.0)),
+}
+# Options by the piece that takes them.
+AUGMENT = ("randaugment", "erase", "workers")
+SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_dim")
+DROP = ("dropout", "stochastic_depth")
+SOFT = ("temperature", "balance")
+
+
+def load_data(options: argparse.Namespace) -> Dataset:
+    """Load the data with the augmentation that the options want."""
+    found = partial(
+        load, options.data, root=options.root, image_size=options.image_size
+    )
+    if options.data in CIFAR:
+        processes.ask_first(lambda: found() and None)  # one downloads, then all read
+    data = found()
+    train = data.train
+    if options.images is not None:
+        train = train.subset(options.images)
+    if isinstance(train, MemorySplit):
+        train = replace(train, augment=CROPS[options.crop or "shift"])
+    elif options.crop not in (None, "resized"):
+        raise ValueError(
+            f"crop {options.crop} is for images in memory: streamed ones are resized"
+        )
+    train = strengthen(train, **picked(options, AUGMENT))
+    return replace(data, train=train)
+
+
+def make_model(options: argparse.Namespace, data: Dataset) -> nn.Module:
+    """Build the model for the data's images and classes, or load where it starts."""
+    if options.init is not None:
+        return start(options, data)
+    sizes = {"in_channels": data.in_channels, "num_classes": data.num_classes}
+    if options.model == "convnet":
+        return ConvNet(widths=options.widths, **sizes)
+    return MODELS[options.model](
+        image_size=data.image_size, **sizes, **picked(options, (*SIZES, *DROP))
+    )
+
+
+def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
+    """Load a checkpoint and fit it to the data and to the options of training."""
+    heads = options.num_heads
+    if is_checkpoint(options.init):
+        model = load_model(options.init)
+    else:
+        processes.ask_first(find, options.init)  # one downloads, then all read
+        model = load_pretrained(
+            options.init, num_classes=data.num_classes, num_heads=heads
+        )
+    if heads not in (None, model.config.get("num_heads")):
+        raise ValueError(f"{options.init} tells its heads: leave out --num-heads")
+    expect_channels(model, data, options.init)
+    if published := PUBLISHED.get(options.init):
+        wanted = published.mean, published.std
+        renormalize(model, old=wanted, new=(data.mean, data.std))
+    changed = {"num_classes": data.num_classes}
+    if isinstance(model, VisionTransformer):
+        model = at_image_size(model, data.image_size)
+        changed |= picked(options, DROP)
+    if model.config | changed == model.config:
+        return model
+    state = model.state_dict()
+    if model.config["num_classes"] != data.num_classes:
+        state = {k: v for k, v in state.items() if not k.startswith("head")}
+    fresh = type(model)(**model.config | changed)
+    fresh.load_state_dict(fresh.state_dict() | state)
+    return fresh
+
+
+def expect_channels(model: nn.Module, data: Dataset, name: str) -> None:
+    """Raise a ValueError if a checkpoint's images are gray and the data's are not."""
+    wanted = model.config["in_channels"]
+    if wanted != data.in_channels:
+        raise ValueError(
+            f"{name} wants images of {wanted} channels, {data.name} has "
+            f"{data.in_channels}"
+        )
+
+
+def teacher_loss(options: argparse.Namespace, data: Dataset) -> Callable | None:
+    """Return the loss of a student, None for a model that learns from labels alone."""
+    if options.teacher is None:
+        return None
+    model = load_model(options.teacher)
+    expect_channels(model, data, options.teacher)
+    teacher = Teacher(model)
+    if options.distillation == "soft":
+        loss = partial(soft_distillation, **picked(options, SOFT))
+    else:
+        loss = hard_distillation
+    learn = teacher.teaches(loss)
+    smoothing = options.label_smoothing
+    if not smoothing:
+        return learn
+
+    def learn_smoothed(outputs, labels, images):
+        if labels.ndim == 1:
+            labels = F.one_hot(labels, data.num_classes).float()
+        labels = (1 - smoothing) * labels + smoothing / data.num_classes
+        return learn(outputs, labels, images)
+
+    return learn_smoothed
