@@ -4,7 +4,6 @@ import base64
 import contextlib
 import io
 import re
-import tomllib
 
 import numpy as np
 import pytest
@@ -143,12 +142,6 @@ def test_static_picture_is_the_image_and_what_the_class_token_attends_to(weights
     area = orange.reshape(3, side, 4, side).sum(axis=(1, 3)).flatten()
     seen = weights[-1][0, :, 0, 1:].mean(dim=0).numpy()
     assert np.corrcoef(area, seen)[0, 1] > 0.99
-
-
-def test_styles_and_script_are_installed_with_the_package(root):
-    settings = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    files = {p.name for p in (root / "vitutils").glob("explorer.*")} - {"explorer.py"}
-    assert set(settings["tool"]["setuptools"]["package-data"]["vitutils"]) >= files
 
 
 def spoiled(value):

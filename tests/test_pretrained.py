@@ -410,7 +410,7 @@ def test_heads_that_contradict_googles_file_are_named():
 def test_a_file_of_the_book_itself_points_to_load_model(tmp_path):
     model = VisionTransformer(embed_dim=24, depth=2, num_heads=3, mlp_dim=40, **SMALL)
     save_model(model, tmp_path / "w.safetensors")
-    with pytest.raises(ValueError, match=r"w\.safetensors: .*checkpoint\.load_model"):
+    with pytest.raises(ValueError, match=r"w\.safetensors: .*checkpoints\.load_model"):
         load_pretrained(tmp_path / "w.safetensors")
 
 

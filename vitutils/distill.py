@@ -1,14 +1,22 @@
 """Distillation: a student learns from labels and from a teacher's answers."""
 
 import copy
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 
-def soft_distillation(outputs, labels, teacher_logits, *, temperature=3.0, balance=0.1):
+def soft_distillation(
+    outputs: Tensor | tuple[Tensor, Tensor],
+    labels: Tensor,
+    teacher_logits: Tensor,
+    *,
+    temperature: float = 3.0,
+    balance: float = 0.1,
+) -> Tensor:
     """Learn the labels, and the teacher's probabilities for every class.
 
     Args:
@@ -44,7 +52,9 @@ def soft_distillation(outputs, labels, teacher_logits, *, temperature=3.0, balan
     return (1 - balance) * from_labels + balance * from_teacher
 
 
-def hard_distillation(outputs, labels, teacher_logits):
+def hard_distillation(
+    outputs: Tensor | tuple[Tensor, Tensor], labels: Tensor, teacher_logits: Tensor
+) -> Tensor:
     """Learn the labels and the teacher's answers, half and half.
 
     Args:
@@ -68,7 +78,9 @@ def hard_distillation(outputs, labels, teacher_logits):
     return (from_labels + from_teacher) / 2
 
 
-def two_heads(outputs, teacher_logits):
+def two_heads(
+    outputs: Tensor | tuple[Tensor, Tensor], teacher_logits: Tensor
+) -> tuple[Tensor, Tensor]:
     """Return (class_logits, distill_logits), one logits doing for both."""
     pair = outputs if isinstance(outputs, tuple) else (outputs, outputs)
     if teacher_logits.shape != pair[1].shape:
@@ -89,15 +101,15 @@ class Teacher:
         model: the trained model, images to logits (B, K).
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module):
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, images):
+    def __call__(self, images: Tensor) -> Tensor:
         """Return the logits (B, K) for images (B, C, H, W)."""
         return self.model.to(images.device)(images)
 
-    def teaches(self, distillation):
+    def teaches(self, distillation: Callable) -> Callable:
         """Make of a distillation a ``loss_fn`` for ``vitutils.train.fit``.
 
         Args:
@@ -123,7 +135,13 @@ class ConvNet(nn.Module):
         widths: channels of the stages; each stage halves the image.
     """
 
-    def __init__(self, *, in_channels, num_classes, widths=(32, 64, 128)):
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        widths: Sequence[int] = (32, 64, 128),
+    ):
         super().__init__()
         self.config = {
             "in_channels": in_channels,
@@ -142,7 +160,8 @@ class ConvNet(nn.Module):
         self.head = nn.Linear(widths[-1], num_classes)
         self.to(memory_format=torch.channels_last)  # CPUs like it better
 
-    def forward(self, images):  # (B, C, H, W)
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) for images (B, C, H, W)."""
         images = images.contiguous(memory_format=torch.channels_last)
         features = self.stages(images)  # (B, widths[-1], H/8, W/8)
-        return self.head(features.mean(dim=(2, 3)))  # (B, K)
+        return self.head(features.mean(dim=(2, 3)))

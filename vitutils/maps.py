@@ -3,12 +3,13 @@
 import math
 
 import torch
+from torch import Tensor, nn
 
 from vitutils.embeddings import pair
 
 
 @torch.no_grad()
-def attention_weights(model, images):
+def attention_weights(model: nn.Module, images: Tensor) -> list[Tensor]:
     """Run a model in eval mode for its weights, and leave it as found.
 
     Args:
@@ -31,7 +32,14 @@ def attention_weights(model, images):
     return weights
 
 
-def attention_maps(model, images, *, layer=-1, head=None, query=0):
+def attention_maps(
+    model: nn.Module,
+    images: Tensor,
+    *,
+    layer: int = -1,
+    head: int | None = None,
+    query: int = 0,
+) -> Tensor:
     """Return how much one token attends to each patch of the image.
 
     Args:
@@ -58,7 +66,7 @@ def attention_maps(model, images, *, layer=-1, head=None, query=0):
     return on_grid(model, weights[:, head], query)
 
 
-def attention_rollout(model, images, *, query=0):
+def attention_rollout(model: nn.Module, images: Tensor, *, query: int = 0) -> Tensor:
     """Return which patches one token is made of, all layers together.
 
     Each layer mixes the tokens half and half: what they attend to (a mean
@@ -84,7 +92,9 @@ def attention_rollout(model, images, *, query=0):
     return on_grid(model, rollout, query)
 
 
-def attention_distance(weights, grid, patch_size):
+def attention_distance(
+    weights: list[Tensor], grid: tuple[int, int], patch_size: int | tuple[int, int]
+) -> Tensor:
     """Measure how far away the patches are that a patch attends to.
 
     Args:
@@ -113,7 +123,7 @@ def attention_distance(weights, grid, patch_size):
     return torch.stack(means)
 
 
-def attention_entropy(weights, query=0):
+def attention_entropy(weights: list[Tensor], query: int = 0) -> Tensor:
     """Measure how widely a token spreads its attention.
 
     Args:
@@ -133,7 +143,7 @@ def attention_entropy(weights, query=0):
     return nats.mean(dim=1) / math.log(2)  # (L, B, h) to (L, h)
 
 
-def patch_distances(grid, patch_size):
+def patch_distances(grid: tuple[int, int], patch_size: int | tuple[int, int]) -> Tensor:
     """Return how far n patches are from each other in pixels, (n, n)."""
     height, width = pair(patch_size)
     y, x = torch.arange(grid[0]) * height, torch.arange(grid[1]) * width
@@ -141,7 +151,7 @@ def patch_distances(grid, patch_size):
     return (places[:, None] - places).norm(dim=-1)
 
 
-def patches_only(weights, grid):
+def patches_only(weights: Tensor, grid: tuple[int, int]) -> Tensor:
     """Cut the first tokens off (B, h, N, N) weights: (B, h, n, n)."""
     n = grid[0] * grid[1]
     if weights.ndim != 4 or weights.shape[-1] - n not in (0, 1, 2):
@@ -153,14 +163,14 @@ def patches_only(weights, grid):
     return weights[..., -n:, -n:]
 
 
-def on_grid(model, weights, query):
+def on_grid(model: nn.Module, weights: Tensor, query: int) -> Tensor:
     """Lay what a query gives to the patches, of (B, N, N), on the image."""
     check_index("query", query, weights.shape[-1])
     patches = weights[:, query, -model.embeddings.num_patches :]
     return patches.unflatten(-1, model.embeddings.grid)
 
 
-def check_index(name, index, count):
+def check_index(name: str, index: int, count: int) -> None:
     """Raise an IndexError unless there is an item with this index."""
     if not -count <= index < count:
         raise IndexError(f"{name} {index} is not between {-count} and {count - 1}")

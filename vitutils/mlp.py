@@ -1,6 +1,6 @@
 """The multilayer perceptron of a Transformer block."""
 
-from torch import nn
+from torch import Tensor, nn
 
 
 class MLP(nn.Module):
@@ -14,13 +14,14 @@ class MLP(nn.Module):
     Source: Dosovitskiy et al. (2021), section 3.1, equation 3.
     """
 
-    def __init__(self, *, embed_dim, mlp_dim, dropout=0.0):
+    def __init__(self, *, embed_dim: int, mlp_dim: int, dropout: float = 0.0):
         super().__init__()
         self.fc1 = nn.Linear(embed_dim, mlp_dim)
         self.act = nn.GELU()
         self.fc2 = nn.Linear(mlp_dim, embed_dim)
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x):  # (..., D)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return new tokens (..., D) for tokens (..., D)."""
         x = self.dropout(self.act(self.fc1(x)))  # (..., mlp_dim)
         return self.dropout(self.fc2(x))  # (..., D)

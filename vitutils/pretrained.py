@@ -2,10 +2,12 @@
 
 import math
 import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.engine.published import find, read
@@ -53,7 +55,13 @@ GOOGLE = {
 }
 
 
-def load_pretrained(name, *, image_size=None, num_classes=None, num_heads=None):
+def load_pretrained(
+    name: str | Path,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+) -> VisionTransformer:
     """Load published weights into one of the book's models.
 
     Args:
@@ -93,14 +101,19 @@ def load_pretrained(name, *, image_size=None, num_classes=None, num_heads=None):
     return model if image_size is None else at_image_size(model, image_size)
 
 
-def rename(key, names):
+def rename(key: str, names: dict[str, str]) -> str:
     """Return what a library calls our parameter: ``names`` is its table."""
     for ours, theirs in names.items():
         key = key.replace(ours, theirs)
     return key
 
 
-def convert(state, *, num_classes=None, num_heads=None):
+def convert(
+    state: dict[str, Tensor],
+    *,
+    num_classes: int | None = None,
+    num_heads: int | None = None,
+) -> tuple[type[VisionTransformer], dict, dict[str, Tensor]]:
     """Turn another library's weights into ours, or say what does not fit.
 
     Args:
@@ -138,7 +151,9 @@ def convert(state, *, num_classes=None, num_heads=None):
     return cls, config, {key: state[rename(key, names)] for key in wanted}
 
 
-def recognize(state):
+def recognize(
+    state: dict[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, str], int | None]:
     """Tell whose weights these are.
 
     Returns:
@@ -158,11 +173,11 @@ def recognize(state):
         return from_google(state), GOOGLE, len(biases[0]) if biases else None
     raise ValueError(
         "no ViT of torchvision, timm, DeiT, DINOv2 or Google has these names (the "
-        f"book's own files: vitutils.checkpoint.load_model): {listed(state)}"
+        f"book's own files: vitutils.engine.checkpoints.load_model): {listed(state)}"
     )
 
 
-def fold_layer_scale(state):
+def fold_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Multiply LayerScale into the layers whose outputs it scales.
 
     It scales, feature by feature, what a layer adds to the tokens, and
@@ -181,7 +196,7 @@ def fold_layer_scale(state):
     return state
 
 
-def from_google(arrays):
+def from_google(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     """Lay Google's arrays out as torch does: q, k and v in one, outputs first."""
     state = {}
     for key, value in arrays.items():
@@ -201,7 +216,9 @@ def from_google(arrays):
     return state
 
 
-def sizes(state, names, first, num_heads):
+def sizes(
+    state: dict[str, Tensor], names: dict[str, str], first: int, num_heads: int | None
+) -> dict:
     """Read a constructor's arguments off the shapes of the weights.
 
     Args:
@@ -237,12 +254,12 @@ def sizes(state, names, first, num_heads):
     }
 
 
-def square(height, width):
+def square(height: int, width: int) -> int | tuple[int, int]:
     """Return a side for a square, else (height, width)."""
     return height if height == width else (height, width)
 
 
-def check_fit(state, shapes):
+def check_fit(state: dict[str, Tensor], shapes: dict[str, Sequence[int]]) -> None:
     """Raise a ValueError unless the weights have these names and shapes."""
     missing = [key for key in shapes if key not in state]
     left = [key for key in state if key not in shapes]
@@ -257,13 +274,15 @@ def check_fit(state, shapes):
         raise ValueError("; ".join(words))
 
 
-def listed(words, most=6):
+def listed(words: Collection[str], most: int = 6) -> str:
     """Return words in a row, the first few of many."""
     more = f" and {len(words) - most} more" if len(words) > most else ""
     return ", ".join(map(str, [*words][:most])) + more
 
 
-def resize_positions(pos_embed, old_grid, new_grid):
+def resize_positions(
+    pos_embed: Tensor, old_grid: tuple[int, int], new_grid: tuple[int, int]
+) -> Tensor:
     """Resample position embeddings from one grid of patches to another.
 
     Args:
@@ -291,7 +310,9 @@ def resize_positions(pos_embed, old_grid, new_grid):
     return torch.cat((first, grid.flatten(2).transpose(1, 2)), dim=1)
 
 
-def at_image_size(model, image_size):
+def at_image_size(
+    model: VisionTransformer, image_size: int | tuple[int, int]
+) -> VisionTransformer:
     """Rebuild a model for images of another size: resized positions.
 
     Args:
@@ -318,7 +339,12 @@ def at_image_size(model, image_size):
 
 
 @torch.no_grad()
-def renormalize(model, *, old, new):
+def renormalize(
+    model: VisionTransformer,
+    *,
+    old: tuple[Sequence[float], Sequence[float]],
+    new: tuple[Sequence[float], Sequence[float]],
+) -> None:
     """Let a model take images normalized in another way, and answer as before.
 
     Normalization is linear in each channel, and so is the patch projection, which

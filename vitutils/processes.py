@@ -5,15 +5,18 @@ one process, and every function here costs nothing.
 """
 
 import os
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
 @contextmanager
-def joined():
+def joined() -> Iterator[None]:
     """Join the processes that ``torchrun`` started; leave at the end."""
     if not {"RANK", "WORLD_SIZE"} <= os.environ.keys():
         yield
@@ -31,17 +34,17 @@ def joined():
         dist.destroy_process_group()
 
 
-def count():
+def count() -> int:
     """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
-def rank():
+def rank() -> int:
     """Return this process's number: the first one, 0, keeps the files."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
-def replicate(model):
+def replicate(model: nn.Module) -> nn.Module:
     """Return a module that averages its gradient over all processes.
 
     Args:
@@ -54,14 +57,14 @@ def replicate(model):
     return DistributedDataParallel(model)
 
 
-def not_yet(net, *, last):
+def not_yet(net: nn.Module, *, last: bool) -> AbstractContextManager:
     """Keep gradients here until the ``last`` backward of a step."""
     if last or not isinstance(net, DistributedDataParallel):
         return nullcontext()
     return net.no_sync()
 
 
-def total(*values):
+def total(*values: float) -> tuple[float, ...]:
     """Return each number summed over all processes, the same in all."""
     if count() == 1:
         return values
@@ -70,7 +73,7 @@ def total(*values):
     return tuple(sums.tolist())
 
 
-def share(number):
+def share(number: int) -> Tensor:
     """Return which of ``number`` items are this process's to evaluate.
 
     All processes get equally many. Where that does not come out even, the
@@ -81,7 +84,7 @@ def share(number):
     return torch.arange(rank(), each * world, world) % number
 
 
-def gather(rows, number):
+def gather(rows: Tensor, number: int) -> Tensor:
     """Put together what all processes found for their ``share``, in order.
 
     Args:
@@ -98,14 +101,14 @@ def gather(rows, number):
     return torch.stack(parts, dim=1).flatten(0, 1)[:number]
 
 
-def copy_buffers(model):
+def copy_buffers(model: nn.Module) -> None:
     """Give all processes the first one's running statistics, as BatchNorm's."""
     if count() > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
 
 
-def ask_first(function, *args):
+def ask_first(function: Callable, *args: Any) -> Any:
     """Return in all processes what a call returns in the first, or raise its error."""
     if count() == 1:
         return function(*args)

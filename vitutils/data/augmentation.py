@@ -1,13 +1,15 @@
 """Augmentation: of batches of small images, of photos, of labels."""
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 from torchvision.transforms import v2
 
 
-def shift_and_flip(images, generator):
+def shift_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Shift and mirror each image by a draw of its own, to augment small images.
 
     A shift goes up to an eighth of the height each way and fills with zeros, which
@@ -37,7 +39,7 @@ def shift_and_flip(images, generator):
     return padded.gather(2, pixels).view(B, C, H, W)
 
 
-def flip(images, generator):
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror half of the images, left to right, and shift none.
 
     For short runs: what is never shifted is learned sooner, and less well.
@@ -53,7 +55,12 @@ def flip(images, generator):
     return torch.where(mirrored.to(images.device), images.flip(3), images)
 
 
-def random_resized_crop(images, generator, *, scale=(0.05, 1.0)):
+def random_resized_crop(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    scale: tuple[float, float] = (0.05, 1.0),
+) -> Tensor:
     """Enlarge a random part of each image to the whole, and mirror half of them.
 
     A crop's area is a share of the image's drawn from ``scale``, its sides are in a
@@ -87,20 +94,33 @@ def random_resized_crop(images, generator, *, scale=(0.05, 1.0)):
     return crops.round_().to(torch.uint8)
 
 
-def crop_and_flip(size):
+def crop_and_flip(size: int) -> v2.Transform:
     """Return the usual augmentation of photos: a part, resized, and a mirror image.
+
+    Args:
+        size: side of the result in pixels.
 
     Source: Szegedy et al. (2015), section 6.
     """
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
 
 
-def center_crop(size):
-    """Return the transform that resizes the shorter side and crops the center."""
+def center_crop(size: int) -> v2.Transform:
+    """Return the transform that resizes the shorter side and crops the center.
+
+    Args:
+        size: side of the result in pixels.
+    """
     return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
 
 
-def image_by_image(images, generator, *, first, transform):
+def image_by_image(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    first: Callable | None,
+    transform: Callable,
+) -> Tensor:
     """Augment a batch, then each image of it by a draw of its own.
 
     Args:
@@ -120,7 +140,9 @@ def image_by_image(images, generator, *, first, transform):
         return torch.stack([transform(image) for image in images.cpu()])
 
 
-def mixing(num_classes, *, mixup=0.0, cutmix=0.0):
+def mixing(
+    num_classes: int, *, mixup: float = 0.0, cutmix: float = 0.0
+) -> Callable | None:
     """Return what mixes the images of a batch in pairs, and their labels likewise.
 
     Args:

@@ -1,6 +1,7 @@
 """Datasets: train, validation and test splits that yield normalized batches."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +17,13 @@ CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; a larger folder is streamed
 
 
-def load(name, *, root=None, image_size=None, mirror=None):
+def load(
+    name: str | Path,
+    *,
+    root: str | Path | None = None,
+    image_size: int | None = None,
+    mirror: str | Path | None = None,
+) -> "Dataset":
     """Load a dataset by its name or from a folder of images.
 
     Args:
@@ -38,7 +45,8 @@ def load(name, *, root=None, image_size=None, mirror=None):
 
     Raises:
         ValueError: an argument, or a folder's classes or image sizes, do not fit.
-        FileNotFoundError: a folder or its images are missing.
+        FileNotFoundError: a folder or its images are missing, or vitutils stands
+            without the book's ``data`` folder and no ``root`` is given.
         RuntimeError: a file is corrupt, or could not be downloaded or written.
     """
     name = os.fspath(name)
@@ -52,7 +60,11 @@ def load(name, *, root=None, image_size=None, mirror=None):
     if is_folder:
         return load_folder(Path(root or "", name).expanduser(), image_size)
     if root is None and not DATA.is_dir():
-        raise FileNotFoundError(f"no folder {DATA}: say where the data is with root=")
+        raise FileNotFoundError(
+            f"there is no folder {DATA}, as vitutils was installed without the book's "
+            "data: name a folder with root= (on the command line --root) in which "
+            f"{name} lies or shall be downloaded"
+        )
     root = Path(root or DATA).expanduser().absolute()
     if name == "fashion_mnist":
         classes, train, test = files.read_fashion_mnist(root)
@@ -63,7 +75,7 @@ def load(name, *, root=None, image_size=None, mirror=None):
     return assemble(name, classes, train=train, test=test)
 
 
-def load_folder(folder, image_size):
+def load_folder(folder: Path, image_size: int | None) -> "Dataset":
     """Load a folder of images, into memory if they fit; see ``load``."""
     if not folder.is_dir():
         raise ValueError(
@@ -95,7 +107,14 @@ def load_folder(folder, image_size):
     return assemble(folder.name, classes, **splits)
 
 
-def assemble(name, classes, *, train, test, validation=None):
+def assemble(
+    name: str,
+    classes: Sequence[str],
+    *,
+    train: Split,
+    test: Split,
+    validation: Split | None = None,
+) -> "Dataset":
     """Hold out validation images where there are none, and normalize all splits."""
     if validation is None:
         order = torch.randperm(len(train), generator=generator(SEED))
@@ -111,10 +130,13 @@ def assemble(name, classes, *, train, test, validation=None):
 class Dataset:
     """Images to learn from: three splits and the names of their classes.
 
-    ``mean`` and ``std`` are those of the training images in [0, 1], one value a
-    channel (of 2,000 of them where they are streamed); all splits are normalized
-    by them. To change the augmentation, with ``replace`` from ``dataclasses``:
+    To change the augmentation, with ``replace`` from ``dataclasses``:
     ``replace(data, train=replace(data.train, augment=...))``.
+
+    Attributes:
+        name: what ``load`` was called with, or the folder's own name.
+        train, validation, test: the splits.
+        classes: names of the classes, in the order of their labels.
     """
 
     name: str
@@ -123,8 +145,31 @@ class Dataset:
     test: Split
     classes: tuple[str, ...]
 
-    mean = property(lambda self: self.train.mean)
-    std = property(lambda self: self.train.std)
-    image_size = property(lambda self: self.train.image_size)
-    in_channels = property(lambda self: self.train.in_channels)
-    num_classes = property(lambda self: len(self.classes))
+    @property
+    def mean(self) -> tuple[float, ...]:
+        """Mean of the training images in [0, 1], one value a channel.
+
+        All splits are normalized by it and by ``std``. Where images are streamed, it
+        is the mean of 2,000 of them.
+        """
+        return self.train.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        """Standard deviation of the training images, as ``mean``."""
+        return self.train.std
+
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.train.image_size
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels: 1 for gray, 3 for color."""
+        return self.train.in_channels
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.classes)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPException
 from pathlib import Path
@@ -10,17 +11,21 @@ from urllib.request import Request, urlopen
 
 import torch
 from PIL import Image
-from torchvision.datasets import FashionMNIST, ImageFolder
+from torch import Tensor
+from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
 from torchvision.datasets.utils import check_integrity, extract_archive
 from torchvision.transforms import v2
 from tqdm import tqdm
+
+# Class names, training images and labels, test images and labels.
+Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 TIMEOUT = 30  # seconds without a byte after which a download has failed
 CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
 
 
-def read_fashion_mnist(root):
+def read_fashion_mnist(root: Path) -> Halves:
     """Read ``root/FashionMNIST/raw`` through torchvision, offline when it is there.
 
     Returns:
@@ -43,7 +48,9 @@ def read_fashion_mnist(root):
     return train.classes, *halves
 
 
-def read_cifar(kind, root, mirror=None):
+def read_cifar(
+    kind: type[CIFAR10], root: Path, mirror: str | Path | None = None
+) -> Halves:
     """Read CIFAR through torchvision, downloading its archive where it is missing.
 
     Args:
@@ -74,7 +81,7 @@ def read_cifar(kind, root, mirror=None):
     return train.classes, *halves
 
 
-def mirror_url(mirror, kind):
+def mirror_url(mirror: str | Path | None, kind: type[CIFAR10]) -> str:
     """Return the URL of CIFAR's archive at ``mirror``: a file or a folder of files."""
     if not mirror:
         return kind.url
@@ -85,7 +92,7 @@ def mirror_url(mirror, kind):
     return url if is_archive else f"{url.rstrip('/')}/{kind.filename}"
 
 
-def unpack(archive, folder):
+def unpack(archive: Path, folder: Path) -> None:
     """Unpack a checked archive, or say what keeps it from being written."""
     try:
         extract_archive(archive, folder)
@@ -96,7 +103,7 @@ def unpack(archive, folder):
         ) from None
 
 
-def fetch(url, path, md5, remedy):
+def fetch(url: str, path: Path, md5: str, remedy: str) -> None:
     """Make sure that ``path`` is the whole archive, downloading it if it is missing.
 
     What arrives is written elsewhere and gets its name once its MD5 is right: a
@@ -138,7 +145,7 @@ def fetch(url, path, md5, remedy):
         part.replace(path)
 
 
-def download(url, path):
+def download(url: str, path: Path) -> str:
     """Write ``url`` to ``path`` under a progress bar; return "m of n bytes"."""
     request = Request(url, headers={"User-Agent": "vitutils"})
     with urlopen(request, timeout=TIMEOUT) as source, open(path, "wb") as target:
@@ -149,7 +156,7 @@ def download(url, path):
     return f"{path.stat().st_size:,} of {size or 'unknown':,} bytes"
 
 
-def scan_folder(folder):
+def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Tensor]]]:
     """List the images of ``folder/train``, ``folder/test`` and, if there, ``val``.
 
     Returns:
@@ -190,7 +197,9 @@ def scan_folder(folder):
     }
 
 
-def common_format(paths, image_size=None):
+def common_format(
+    paths: Sequence[str], image_size: int | None = None
+) -> tuple[int, int]:
     """Return channels (1 or 3) and side in pixels of a folder's images.
 
     There is one channel if all of about 100 images spread over ``paths`` are gray.
@@ -206,7 +215,9 @@ def common_format(paths, image_size=None):
     return channels, image_size or width
 
 
-def read_images(paths, channels, size, transform=None):
+def read_images(
+    paths: Sequence[str], channels: int, size: int, transform: Callable | None = None
+) -> Tensor:
     """Decode images to uint8 (N, C, size, size), several at a time."""
 
     def read(path):
@@ -226,7 +237,9 @@ def read_images(paths, channels, size, transform=None):
     return images
 
 
-def read_image(path, channels, transform=None):
+def read_image(
+    path: str | Path, channels: int, transform: Callable | None = None
+) -> Tensor:
     """Decode an image to uint8 (C, H, W), after a transform of the Pillow image.
 
     The transform may make a tensor of it.
@@ -245,7 +258,7 @@ def read_image(path, channels, transform=None):
     return image if torch.is_tensor(image) else v2.functional.pil_to_tensor(image)
 
 
-def open_image(path, decode=False):
+def open_image(path: str | Path, decode: bool = False) -> Image.Image:
     """Open an image with Pillow; its pixels are read if ``decode`` says so."""
     try:
         with Image.open(path) as image:

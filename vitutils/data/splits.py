@@ -1,11 +1,12 @@
 """Splits of a dataset: images in memory or on disk that come in normalized batches."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision.transforms import v2
 
@@ -19,27 +20,41 @@ SEED = 0  # of the images held out for validation and of the order of subset(n)
 class Split:
     """Labelled images in batches: what splits share, wherever the images are.
 
-    ``labels`` is a LongTensor (N,); ``mean`` and ``std`` normalize the channels.
+    Attributes:
+        labels: true classes, int64 (N,).
+        mean, std: normalize the images in [0, 1], one value a channel.
     """
 
-    labels: torch.Tensor
+    labels: Tensor
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.labels)
 
     def __repr__(self):
         size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
         return f"<{len(self):,} images of {size}>"
 
-    def num_batches(self, batch_size):
-        """Return the number of batches in one pass over the images."""
+    def num_batches(self, batch_size: int) -> int:
+        """Return the number of batches in one pass over the images.
+
+        Raises:
+            ValueError: ``batch_size`` is not positive.
+        """
         if batch_size < 1:
             raise ValueError(f"batch_size {batch_size} is not positive")
         return -(-len(self) // batch_size)
 
-    def batches(self, batch_size, *, seed=None, epoch=0, start=0, device="cpu"):
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int | None = None,
+        epoch: int = 0,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once, in batches; the last one may be smaller.
 
         Args:
@@ -54,6 +69,10 @@ class Split:
 
         Returns:
             An iterator of normalized images, float32 (B, C, H, W), and labels (B,).
+
+        Raises:
+            ValueError: ``batch_size`` is not positive, or ``start`` is no number of
+                batches.
         """
         parts = self.micro_batches(
             batch_size, seed=seed, epoch=epoch, start=start, device=device
@@ -62,15 +81,15 @@ class Split:
 
     def micro_batches(
         self,
-        batch_size,
+        batch_size: int,
         *,
-        parts=1,
-        mine=(0,),
-        seed=None,
-        epoch=0,
-        start=0,
-        device="cpu",
-    ):
+        parts: int = 1,
+        mine: Sequence[int] = (0,),
+        seed: int | None = None,
+        epoch: int = 0,
+        start: int = 0,
+        device: torch.device | str = "cpu",
+    ) -> Iterator[tuple[Tensor, Tensor, float]]:
         """Cut each batch into parts and yield mine of them, one after the other.
 
         So that processes share a batch, or one process computes it bit by bit.
@@ -85,6 +104,9 @@ class Split:
             An iterator of images, labels and the share of the batch that they are:
             the shares of all parts add up to 1. A part of a batch that has fewer
             images than parts may be empty: it comes as one image with a share of 0.
+
+        Raises:
+            ValueError: as for ``batches``.
         """
         total = self.num_batches(batch_size)
         if not 0 <= start <= total:
@@ -113,11 +135,15 @@ class Split:
             images = pixel.to(device, non_blocking=True).float().sub_(mean).div_(std)
             yield images, self.labels[row].to(device), share
 
-    def subset(self, which):
-        """Return a smaller split: the images at indices, or as many as an int says.
+    def subset(self, which: int | Sequence[int] | Tensor) -> "Split":
+        """Return a smaller split of the same kind.
 
-        Those are the first of one fixed shuffled order, so that a larger subset
-        contains a smaller one.
+        Args:
+            which: indices of the images, or how many to take: the first of one fixed
+                shuffled order, so that a larger subset contains a smaller one.
+
+        Raises:
+            ValueError: there are not so many images, or no such indices.
         """
         if isinstance(which, int):
             if not 1 <= which <= len(self):
@@ -141,17 +167,27 @@ class Split:
 class MemorySplit(Split):
     """Images held in memory, uint8 (N, C, H, W), on the CPU or another device.
 
-    ``augment`` turns a batch of uint8 images, with a CPU generator, into one to
-    train on; None leaves the images as they are. ``workers`` processes do so ahead
-    of time, from images on the CPU; 0: it is done here, when a batch is asked for.
+    Attributes:
+        images: all of them, uint8 (N, C, H, W).
+        augment: turns a batch of uint8 images, with a CPU generator, into one to train
+            on; None leaves the images as they are.
+        workers: processes that augment ahead of time, from images on the CPU; 0: it is
+            done here, when a batch is asked for.
     """
 
-    images: torch.Tensor
+    images: Tensor
     augment: Callable | None = shift_and_flip
     workers: int = 0
 
-    image_size = property(lambda self: self.images.shape[-1])
-    in_channels = property(lambda self: self.images.shape[1])
+    @property
+    def image_size(self) -> int:
+        """Side of the images in pixels."""
+        return self.images.shape[-1]
+
+    @property
+    def in_channels(self) -> int:
+        """Number of image channels: 1 for gray, 3 for color."""
+        return self.images.shape[1]
 
     def _take(self, which):
         return replace(self, images=self.images[which], labels=self.labels[which])
@@ -168,7 +204,7 @@ class MemorySplit(Split):
         pixels = self.images.index_select(0, row.to(self.images.device)).to(device)
         return self.augment(pixels, generator(*key)) if key and self.augment else pixels
 
-    def pixel_statistics(self):
+    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation of each channel, pixels in [0, 1]."""
         counts = torch.stack(  # of each of the 256 values: exact, and little memory
             [plane.flatten().bincount(minlength=256) for plane in self.images.unbind(1)]
@@ -185,9 +221,13 @@ class MemorySplit(Split):
 class StreamedSplit(Split):
     """Images decoded from ``paths`` batch by batch, in several processes.
 
-    ``augment`` turns one decoded Pillow image of any size into one of
-    ``image_size`` to train on, as torchvision's v2 transforms do, with torch's
-    global random numbers; None takes the center, as outside training.
+    Attributes:
+        paths: files of the images.
+        image_size: side in pixels to which an image is brought.
+        in_channels: number of image channels: 1 for gray, 3 for color.
+        augment: turns one decoded Pillow image of any size into one of ``image_size``
+            to train on, as torchvision's v2 transforms do, with torch's global random
+            numbers; None takes the center, as outside training.
     """
 
     paths: list[str]
@@ -218,7 +258,7 @@ class StreamedSplit(Split):
             return error  # raised here, it would arrive with a worker's traceback
         return torch.stack(images)
 
-    def pixel_statistics(self):
+    def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation by channel, of at most 2,000 images."""
         sample = self.subset(min(len(self), 2000))
         fit = center_crop(self.image_size)
@@ -226,7 +266,9 @@ class StreamedSplit(Split):
         return MemorySplit(labels=sample.labels, images=pixels).pixel_statistics()
 
 
-def strengthen(split, *, randaugment=0, erase=0.0, workers=0):
+def strengthen(
+    split: Split, *, randaugment: int = 0, erase: float = 0.0, workers: int = 0
+) -> Split:
     """Return a training split that augments more than by crop and flip.
 
     Args:
@@ -271,7 +313,9 @@ def strengthen(split, *, randaugment=0, erase=0.0, workers=0):
     return split
 
 
-def ahead(make, rows, keys, device, workers):
+def ahead(
+    make: Callable, rows: list[Tensor], keys: list, device: torch.device, workers: int
+) -> Iterator:
     """Yield ``make((row, key))`` for each, made by processes ahead of time."""
     yield from DataLoader(
         list(zip(rows, keys, strict=True)),
@@ -283,6 +327,6 @@ def ahead(make, rows, keys, device, workers):
     )
 
 
-def generator(*key):
+def generator(*key: int) -> torch.Generator:
     """Return a CPU generator for a key such as (seed, epoch, batch index)."""
     return torch.Generator().manual_seed(random.Random(str(key)).getrandbits(63))

@@ -5,6 +5,7 @@ import json
 import platform
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -12,13 +13,13 @@ from vitutils.data.files import CORES
 from vitutils.engine.checkpoints import write_atomically
 
 
-def write_json(content, path):
+def write_json(content: Any, path: str | Path) -> None:
     """Write plain, finite values as JSON, the file whole or not at all."""
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
-def machine(*packages, device="cpu"):
+def machine(*packages: str, device: str = "cpu") -> dict:
     """Describe where a number is measured: date, device, versions of packages."""
     return {
         "date": date.today().isoformat(),
@@ -29,7 +30,7 @@ def machine(*packages, device="cpu"):
     }
 
 
-def device_name(device):
+def device_name(device: str) -> str:
     """Return the name of the processor, or of the CUDA device."""
     if device == "cuda":
         return torch.cuda.get_device_name()

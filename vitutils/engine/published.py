@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from vitutils.data import files
 
@@ -18,7 +19,7 @@ from vitutils.data import files
 class Published(NamedTuple):
     """A published checkpoint.
 
-    Args:
+    Attributes:
         url: the file's address.
         mean, std: what its images, in [0, 1], are normalized with: ImageNet's
             mean and deviation of each channel, or others.
@@ -27,8 +28,8 @@ class Published(NamedTuple):
     """
 
     url: str
-    mean: tuple = (0.485, 0.456, 0.406)
-    std: tuple = (0.229, 0.224, 0.225)
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
     file: str = ""
 
 
@@ -75,7 +76,7 @@ PUBLISHED = {
 }
 
 
-def find(name):
+def find(name: str | Path) -> Path:
     """Return the path of a published file, fetched if need be, or of any other.
 
     Args:
@@ -105,7 +106,7 @@ def find(name):
     return path
 
 
-def nearby(name, file):
+def nearby(name: str, file: str) -> Path | None:
     """Return a file of the folder VITUTILS_WEIGHTS, None without one."""
     if not (folder := os.environ.get("VITUTILS_WEIGHTS")):
         return None
@@ -119,7 +120,7 @@ def nearby(name, file):
     return None
 
 
-def fetch(name, url, path):
+def fetch(name: str, url: str, path: Path) -> None:
     """Download a file; it gets its name once it is whole.
 
     Raises:
@@ -141,7 +142,7 @@ def fetch(name, url, path):
         ) from error
 
 
-def has_its_hash(path):
+def has_its_hash(path: Path) -> bool:
     """Return whether a file has the SHA-256 whose start its name gives, if any."""
     if not (start := re.search(r"-([0-9a-f]{8,})\.", path.name)):
         return True
@@ -149,7 +150,7 @@ def has_its_hash(path):
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(start[1])
 
 
-def read(path):
+def read(path: Path) -> dict[str, Tensor]:
     """Read a file of tensors and nothing else: what is pickled in it is not run.
 
     Args:

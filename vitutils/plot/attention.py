@@ -1,11 +1,15 @@
 """What attends to what."""
 
 import math
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from vitutils.plot.charts import label_ends
 from vitutils.plot.common import (
@@ -21,7 +25,14 @@ from vitutils.plot.pictures import show_images
 from vitutils.plot.style import COLORS, WIDTH
 
 
-def attention_heads(weights, *, titles=None, columns=4, xlabel="key", ylabel="query"):
+def attention_heads(
+    weights: ArrayLike,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int = 4,
+    xlabel: str = "key",
+    ylabel: str = "query",
+) -> Figure:
     """Show the attention weights of each head on one color scale.
 
     Args:
@@ -53,7 +64,15 @@ def attention_heads(weights, *, titles=None, columns=4, xlabel="key", ylabel="qu
     return fig
 
 
-def attention_on_images(images, maps, *, titles=None, columns=6, mean=None, std=None):
+def attention_on_images(
+    images: ArrayLike,
+    maps: ArrayLike,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int = 6,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Figure:
     """Show what is attended to: the rest of each image lies under a blue veil.
 
     Args:
@@ -81,7 +100,13 @@ def attention_on_images(images, maps, *, titles=None, columns=6, mean=None, std=
     return show_images(shown, titles=titles, columns=columns)
 
 
-def attention_distance(distance, *, even=None, title=None, ax=None):
+def attention_distance(
+    distance: ArrayLike,
+    *,
+    even: float | None = None,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """Draw how far each head looks, layer by layer: a dot a head.
 
     Args:

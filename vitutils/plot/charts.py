@@ -1,28 +1,32 @@
 """Lines over numbers, and boxes for tokens."""
 
 import math
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from numpy.typing import ArrayLike
 
 from vitutils.plot.common import array, axes_or_new, readable
 from vitutils.plot.style import COLORS, WIDTH
 
 
 def curves(
-    x,
-    lines,
+    x: ArrayLike,
+    lines: Mapping[str, ArrayLike],
     *,
-    xlabel,
-    ylabel,
-    title=None,
-    colors=None,
-    xlog=False,
-    ylog=False,
-    ax=None,
-):
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+    colors: Mapping[str, str] | None = None,
+    xlog: bool = False,
+    ylog: bool = False,
+    ax: Axes | None = None,
+) -> Figure:
     """Draw lines, each with its name at its end.
 
     Args:
@@ -53,7 +57,7 @@ def curves(
     return ax.figure
 
 
-def training_curves(history):
+def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draw what ``vitutils.train.fit`` returns: losses, accuracy, learning rate.
 
     Args:
@@ -86,7 +90,7 @@ def training_curves(history):
     return fig
 
 
-def label_ends(ax):
+def label_ends(ax: Axes) -> None:
     """Write each line's name beside its end, moved apart where they would touch."""
     ends = []
     ax.autoscale_view()  # now, not when drawn: the ends' places depend on it
@@ -113,15 +117,15 @@ def label_ends(ax):
 
 
 def boxes(
-    labels,
+    labels: Sequence[Sequence[str | None]],
     *,
-    colors="neutral",
-    split_rows=0,
-    split_columns=0,
-    width=1.0,
-    title=None,
-    ax=None,
-):
+    colors: str | Sequence[str] | Sequence[Sequence[str]] = "neutral",
+    split_rows: int = 0,
+    split_columns: int = 0,
+    width: float = 1.0,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """Draw labelled boxes in a grid: tokens, or the numbers of a small tensor.
 
     Args:

@@ -18,10 +18,12 @@ import hashlib
 import html
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from PIL import Image
 
 from vitutils.plot import COLORS
@@ -55,17 +57,26 @@ class Explorer:
         html: all of it, for a page of one's own.
     """
 
-    def __init__(self, html, summary):
+    def __init__(self, html: str, summary: str):
         self.html, self.summary = html, summary
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return self.summary
 
     def _repr_mimebundle_(self, **_):
         return {"text/plain": repr(self), "text/html": self.html}
 
 
-def explore(image, weights, grid, *, mean=None, std=None, title=None, alt=None):
+def explore(
+    image: ArrayLike,
+    weights: Sequence[ArrayLike],
+    grid: tuple[int, int],
+    *,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    title: str | None = None,
+    alt: str | None = None,
+) -> Explorer:
     """Make a picture in which a reader explores what each token attends to.
 
     The page holds square roots of the weights in 8 bits: 4/3 bytes a weight, 96 kB
@@ -139,7 +150,7 @@ def explore(image, weights, grid, *, mean=None, std=None, title=None, alt=None):
     return Explorer(page, f"Attention explorer: {sizes}")
 
 
-def stacked(weights):
+def stacked(weights: Sequence[ArrayLike]) -> np.ndarray:
     """Return the weights of all layers, (L, h, N, N) float32, or say what is wrong."""
     maps = [torch.as_tensor(layer).detach().cpu().float() for layer in weights]
     if not maps:
@@ -161,7 +172,9 @@ def stacked(weights):
     return torch.stack(maps).numpy()
 
 
-def check_grid(grid, N, shape):
+def check_grid(
+    grid: tuple[int, int], N: int, shape: tuple[int, ...]
+) -> tuple[int, int]:
     """Return (rows, columns) if they fit N tokens and an image (H, W, 3)."""
     rows, columns = grid
     if min(rows, columns) < 1 or N - rows * columns not in (1, 2):
@@ -178,7 +191,7 @@ def check_grid(grid, N, shape):
     return rows, columns
 
 
-def quantized(weights):
+def quantized(weights: np.ndarray) -> bytes:
     """Return (L, h, N, N) weights as bytes: each query's largest, then the levels.
 
     The largest are little-endian float32, (L, h, N). A level is a byte, 255 sqrt(w /
@@ -190,7 +203,7 @@ def quantized(weights):
     return largest.astype("<f4").tobytes() + levels.tobytes()
 
 
-def static_picture(picture, attention):
+def static_picture(picture: np.ndarray, attention: np.ndarray) -> tuple[bytes, int]:
     """Draw an image and, beside it, what is attended to: (PNG bytes, width)."""
     height, width = picture.shape[:2]
     scale = max(1, PANEL // max(height, width))  # whole: every pixel stays a square
@@ -209,7 +222,7 @@ def static_picture(picture, attention):
     return file.getvalue(), drawn.width
 
 
-def dotted(image, attention):
+def dotted(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     """Put a dot on each patch, the weight its area, as explorer.css does."""
     cell = np.array(image.shape[:2]) // attention.shape  # (height, width) in pixels
     y, x = np.indices(image.shape[:2]) + 0.5

@@ -11,10 +11,11 @@ import re
 import shutil
 import subprocess
 import sysconfig
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 # graphviz-pure first: it draws the same picture, byte for byte, wherever it runs,
 # so that committed graphs can be compared. A system's dot draws its own.
@@ -41,8 +42,10 @@ HEAD = """digraph {
 class Node(NamedTuple):
     """A node of the graph: its text, and what it is.
 
-    ``kind`` is "operation", "parameter", "input" (a leaf without a name),
-    "output" or "saved tensor".
+    Attributes:
+        label: what stands in its box.
+        kind: "operation", "parameter", "input" (a leaf without a name), "output" or
+            "saved tensor".
     """
 
     label: str
@@ -59,11 +62,17 @@ class Graph:
         edges: tuple of (from, to, style), positions in ``nodes``.
         missing: names of the given parameters that the graph does not reach:
             ``backward`` will give them no gradient.
-        source: the graph in Graphviz's DOT language.
-        svg: the picture.
     """
 
-    def __init__(self, body, names, *, alt=None, max_height=480, engine=None):
+    def __init__(
+        self,
+        body: Sequence[str],
+        names: Mapping[int, str],
+        *,
+        alt: str | None = None,
+        max_height: int = 480,
+        engine: str | None = None,
+    ):
         found, links = parse(body)
         leaves = {to: leaf for leaf, to, _ in links if found[to][0] == ACCUMULATE}
         kept = [address for address in found if address not in leaves]
@@ -77,7 +86,7 @@ class Graph:
         self.missing = tuple(n for i, n in names.items() if str(i) not in number)
         self.alt, self.max_height, self.engine = alt or repr(self), max_height, engine
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         kinds = [node.kind for node in self.nodes]
         return (
             f"Computation graph: {len(kinds)} nodes, {len(self.edges)} edges, "
@@ -85,7 +94,8 @@ class Graph:
         )
 
     @cached_property
-    def source(self):
+    def source(self) -> str:
+        """The graph in Graphviz's DOT language."""
         styles = dict([*STYLES.values(), INPUT_STYLE])
         lines = [HEAD]
         for i, (label, kind) in enumerate(self.nodes):
@@ -95,7 +105,12 @@ class Graph:
         return "".join([*lines, "}\n"])
 
     @cached_property
-    def svg(self):
+    def svg(self) -> str:
+        """The picture.
+
+        Raises:
+            RuntimeError: no program to draw it is found, or it fails.
+        """
         command = [find_engine(self.engine), "-Tsvg"]
         done = subprocess.run(
             command, input=self.source, capture_output=True, encoding="utf-8"
@@ -118,7 +133,14 @@ class Graph:
         return {"text/plain": repr(self), "text/html": picture}
 
 
-def computation_graph(output, params=None, *, alt=None, max_height=480, engine=None):
+def computation_graph(
+    output: Tensor | tuple[Tensor, ...],
+    params: nn.Module | Mapping[str, Tensor] | None = None,
+    *,
+    alt: str | None = None,
+    max_height: int = 480,
+    engine: str | None = None,
+) -> Graph:
     """Draw how ``output`` was computed: the operations that autograd recorded.
 
     Args:
@@ -150,7 +172,9 @@ def computation_graph(output, params=None, *, alt=None, max_height=480, engine=N
     return Graph(body, names, alt=alt, max_height=max_height, engine=engine)
 
 
-def parse(body):
+def parse(
+    body: Sequence[str],
+) -> tuple[dict[str, tuple[str, str | None]], list[tuple[str, str, str]]]:
     """Return torchviz's nodes {address: (label, fill)} and links (from, to, style)."""
     nodes, links = {}, []
     for line in body:
@@ -162,7 +186,7 @@ def parse(body):
     return nodes, links
 
 
-def make_node(label, fill, *, named):
+def make_node(label: str, fill: str | None, *, named: bool) -> Node:
     """Return the ``Node`` for torchviz's label and fill; a leaf may have no name."""
     kind = STYLES[fill][0]
     if kind == "parameter" and not named:
@@ -171,7 +195,7 @@ def make_node(label, fill, *, named):
     return Node(f"{name or kind}\n{shape}".strip(), kind)
 
 
-def import_make_dot():
+def import_make_dot() -> Callable:
     """Return torchviz's ``make_dot``, or say what to install."""
     try:
         from torchviz import make_dot
@@ -184,7 +208,7 @@ def import_make_dot():
     return make_dot
 
 
-def find_engine(name=None):
+def find_engine(name: str | None = None) -> str:
     """Return the path of the program that draws graphs.
 
     Scripts of this Python are looked up too: its folder need not be on the PATH.

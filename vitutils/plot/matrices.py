@@ -1,8 +1,13 @@
 """Matrices as colors: white is zero."""
 
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from vitutils.plot.common import (
     array,
@@ -17,19 +22,19 @@ from vitutils.plot.style import DIVERGING, SEQUENTIAL
 
 
 def heatmap(
-    matrix,
+    matrix: ArrayLike,
     *,
-    rows=None,
-    columns=None,
-    title=None,
-    xlabel="",
-    ylabel="",
-    numbers=None,
-    diverging=False,
-    limits=None,
-    bar=True,
-    ax=None,
-):
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+    title: str | None = None,
+    xlabel: str = "",
+    ylabel: str = "",
+    numbers: str | None = None,
+    diverging: bool = False,
+    limits: tuple[float, float] | None = None,
+    bar: bool = True,
+    ax: Axes | None = None,
+) -> Figure:
     """Show a matrix as colors: white is zero.
 
     Args:
@@ -77,7 +82,7 @@ def heatmap(
     return ax.figure
 
 
-def value_range(matrix, diverging):
+def value_range(matrix: np.ndarray, diverging: bool) -> tuple[float, float]:
     """Return the limits of a color scale on which white is zero."""
     if not diverging and matrix.min() < 0:
         raise ValueError(f"matrix has values down to {matrix.min():.3g}: set diverging")
@@ -85,7 +90,9 @@ def value_range(matrix, diverging):
     return (-largest if diverging else 0.0), largest
 
 
-def confusion(matrix, classes, *, title=None):
+def confusion(
+    matrix: ArrayLike, classes: Sequence[str], *, title: str | None = None
+) -> Figure:
     """Show a confusion matrix, each row in per cent of its true class.
 
     Args:
@@ -115,7 +122,9 @@ def confusion(matrix, classes, *, title=None):
     )
 
 
-def position_similarity(pos_embed, grid, *, title=None):
+def position_similarity(
+    pos_embed: ArrayLike, grid: tuple[int, int], *, title: str | None = None
+) -> Figure:
     """Show how alike position embeddings are: one small map for each position.
 
     Args:

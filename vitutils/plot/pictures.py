@@ -1,15 +1,27 @@
 """Images, and what is cut out of them."""
 
 import math
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from vitutils.plot.common import axes_or_new, check_count, check_shape, mosaic, pixels
 from vitutils.plot.style import COLORS, DIVERGING, INK, WIDTH
 
 
-def show_images(images, *, titles=None, columns=8, colors=None, mean=None, std=None):
+def show_images(
+    images: ArrayLike,
+    *,
+    titles: Sequence[str] | None = None,
+    columns: int = 8,
+    colors: Sequence[str] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> Figure:
     """Show a batch of images in a grid.
 
     Args:
@@ -39,7 +51,15 @@ def show_images(images, *, titles=None, columns=8, colors=None, mean=None, std=N
     return fig
 
 
-def patches(image, patch_size, *, numbers=True, mean=None, std=None, ax=None):
+def patches(
+    image: ArrayLike,
+    patch_size: int | tuple[int, int],
+    *,
+    numbers: bool = True,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    ax: Axes | None = None,
+) -> Figure:
     """Show an image cut in patches, numbered as the model reads them, row by row.
 
     Args:
@@ -79,7 +99,14 @@ def patches(image, patch_size, *, numbers=True, mean=None, std=None, ax=None):
     return ax.figure
 
 
-def filters(weight, *, components=False, count=28, columns=7, title=None):
+def filters(
+    weight: ArrayLike,
+    *,
+    components: bool = False,
+    count: int = 28,
+    columns: int = 7,
+    title: str | None = None,
+) -> Figure:
     """Show what the first projection looks for: its filters, or their main themes.
 
     Args:

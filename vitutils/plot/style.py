@@ -31,7 +31,7 @@ INK = "#24292F"
 WIDTH = 7.2  # inches: a text column of 720 px at 100 px an inch
 
 
-def use_style():
+def use_style() -> None:
     """Set the book's look for all figures that follow: call once, with the imports.
 
     In a notebook, pictures get two pixels a point, sharp on any screen.
