@@ -76,6 +76,7 @@ def main():
         tasks,
         train,
         settings={"vit": VIT, "recipe": RECIPE},
+        command="python benchmarks/time_to_accuracy.py",
         workers=1,
     )
     for epochs, model in product(EPOCHS, MODELS):

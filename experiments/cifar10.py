@@ -1,15 +1,13 @@
 """CIFAR-10 with and without a teacher: the runs behind chapter 14.
 
-    python -m vitutils.cifar10 --data cifar10
+    python -m experiments cifar10
 
 Trains the teacher, then students by four methods from three seeds, each by
-``python -m vitutils.train``, and writes data/results/cifar10.json. With ``--hour`` the
-teacher, ViTs and DeiTs get more epochs (with one seed an hour in all on two cores), and
-data/results/cifar10_hour.json is written, and the best ViT and DeiT to
-data/checkpoints. A study that was interrupted goes on where it was.
+``python -m vitutils train``. In ``cifar10_hour`` the teacher, ViTs and DeiTs get more
+epochs (with one seed an hour in all on two cores), and the best ViT and DeiT are
+written to data/checkpoints.
 """
 
-import argparse
 import shlex
 from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
@@ -17,7 +15,7 @@ from itertools import product
 from pathlib import Path
 
 from experiments.record import record, reload
-from vitutils.cli import train as command
+from vitutils.cli.train import options_of, run
 from vitutils.data import DATA
 from vitutils.engine.checkpoints import load_model, save_model
 
@@ -42,6 +40,10 @@ STUDIES = {
         "seeds": (0, 1, 2),
     },
 }
+ABOUT = {
+    "cifar10": "CIFAR-10 for minutes: four ways to learn, three seeds",
+    "cifar10_hour": "CIFAR-10 for an hour: with and without a teacher, three seeds",
+}
 RUNS = Path("runs")
 
 
@@ -59,17 +61,8 @@ def train(task, *, study, data):
     """Run the command of a task of a study; return it and what it measured."""
     settings, files = STUDIES[study], RUNS / study
     name = f"{task['method']}-{task['seed']}"
-    words = [
-        "cifar10",
-        "--data",
-        data,
-        "--seed",
-        str(task["seed"]),
-        "--precision",
-        "bf16",
-        "--device",
-        "cpu",
-    ]
+    words = ["cifar10", "--data", data, "--seed", str(task["seed"])]
+    words += ["--precision", "bf16", "--device", "cpu"]
     if task["method"] == "teacher":
         words += settings["teacher"].split()
     else:
@@ -78,50 +71,43 @@ def train(task, *, study, data):
         if task["method"] != "none":
             words += ["--teacher", str(files / "teacher-0" / "best.safetensors")]
     words += ["--folder", str(files / name)]
-    options = command.options_of([*words, "--resume"])
+    command = shlex.join(["python", "-m", "vitutils", "train", *words])
+    options = options_of([*words, "--resume"])
     Path(options.folder).mkdir(parents=True, exist_ok=True)
     with (
         open(files / f"{name}.log", "a", encoding="utf-8") as log,
         redirect_stdout(log),
         redirect_stderr(log),
     ):
-        result = command.run(options)
+        result = run(options, command)
     kept = ("parameters", "processes", "history")
     found = {k: v for k, v in result.items() if k in kept or k.startswith("test_")}
-    return {"command": shlex.join(["python", "-m", "vitutils.train", *words])} | found
+    return {"command": command} | found
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--data",
-        default="cifar10",
-        help="cifar10, or a folder of its images: train/CLASS/* and test/CLASS/*",
-    )
-    parser.add_argument("--hour", action="store_true", help="the longer study")
-    parser.add_argument("--workers", type=int, help="runs at a time (one a core)")
-    options = parser.parse_args()
-    study = "cifar10_hour" if options.hour else "cifar10"
-    run = partial(train, study=study, data=options.data)
-    teacher, *students = tasks(study)
-    settings = STUDIES[study] | {"data": options.data}
+def perform(name, *, command, workers=None, data="cifar10"):
+    """Run one of STUDIES, as far as its record does not hold it; return its path."""
+    train_one = partial(train, study=name, data=data)
+    teacher, *students = tasks(name)
+    settings = STUDIES[name] | {"data": data}
     del settings["seeds"]
-    path = DATA / "results" / f"{study}.json"
-    try:
-        held = reload(path, settings)
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
-    if [row["task"] for row in held["runs"]] == tasks(study):
-        raise SystemExit(f"{path} holds all runs: to make them again, move it away")
-    print(f"teacher: see {RUNS / study}/teacher-0.log")
-    run(teacher)  # on all cores; once it is there, this takes seconds
+    path = DATA / "results" / f"{name}.json"
+    held = reload(path, settings)
+    if [row["task"] for row in held["runs"]] == tasks(name):
+        raise ValueError(f"{path} holds all runs: to make them again, move it away")
+    print(f"teacher: see {RUNS / name}/teacher-0.log")
+    train_one(teacher)  # on all cores; once it is there, this takes seconds
     held = record(
-        path, [teacher, *students], run, settings=settings, workers=options.workers
+        path,
+        [teacher, *students],
+        train_one,
+        settings=settings,
+        command=command,
+        workers=workers,
     )
-    if options.hour:
-        ship(held["runs"], RUNS / study)
+    if name == "cifar10_hour":
+        ship(held["runs"], RUNS / name)
+    return path
 
 
 def ship(runs, files):
@@ -135,7 +121,3 @@ def ship(runs, files):
         save_model(
             load_model(path).half(), DATA / "checkpoints" / f"{name}.safetensors"
         )
-
-
-if __name__ == "__main__":
-    main()

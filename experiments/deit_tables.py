@@ -1,12 +1,10 @@
 """DeiT's tables, small: the runs behind chapter 12.
 
-    python -m vitutils.experiments table_3
+    python -m experiments table_3
 
-trains students on Fashion-MNIST, with and without a teacher, from several seeds, and
-writes data/results/table_3.json. A study that was interrupted goes on where it was.
+trains students on Fashion-MNIST, with and without a teacher, from several seeds.
 """
 
-import argparse
 from dataclasses import replace
 from functools import cache, partial
 from itertools import product
@@ -264,24 +262,15 @@ def data_sizes():
 
 
 STUDIES = {study.__name__: study for study in (search, table_3, table_2, data_sizes)}
+ABOUT = {name: study.__doc__.rstrip(".") for name, study in STUDIES.items()}
 
 
-def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    lines = [f"{name}: {study.__doc__}" for name, study in STUDIES.items()]
-    parser.add_argument("study", choices=STUDIES, help="; ".join(lines))
-    parser.add_argument("--workers", type=int, help="runs at a time (one a core)")
-    options = parser.parse_args()
-    run, tasks = STUDIES[options.study]()
-    for name in sorted({task["teacher"] for task in tasks if "teacher" in task}):
-        print(f"teacher {name}", flush=True)
-        trained_teacher(name)
-    path = DATA / "results" / f"{options.study}.json"
-    record(path, tasks, run, settings=SETTINGS, workers=options.workers)
-    print(f"recorded in {path}")
-
-
-if __name__ == "__main__":
-    main()
+def perform(name, *, command, workers=None):
+    """Run one of STUDIES, as far as its record does not hold it; return its path."""
+    run, tasks = STUDIES[name]()
+    for teacher in sorted({task["teacher"] for task in tasks if "teacher" in task}):
+        print(f"teacher {teacher}", flush=True)
+        trained_teacher(teacher)
+    path = DATA / "results" / f"{name}.json"
+    record(path, tasks, run, settings=SETTINGS, command=command, workers=workers)
+    return path

@@ -1,9 +1,9 @@
 """Train the two small models that ship in data/checkpoints, on Fashion-MNIST.
 
-    python tools/checkpoints.py        # about five minutes on two cores
+    python -m experiments fashion_mnist        # about five minutes on two cores
 
 The ViT is that of chapter 8, trained longer; the DeiT is the same with the teacher of
-``vitutils.experiments`` and hard distillation. Prints what the model cards say.
+``experiments.deit_tables`` and hard distillation. Prints what the model cards say.
 """
 
 import json
@@ -20,16 +20,20 @@ from vitutils.data.augmentation import flip
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import hard_distillation
 from vitutils.engine.checkpoints import load_model
+from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.machine import machine
 from vitutils.train import evaluate, fit
 from vitutils.vit import VisionTransformer
 
+ABOUT = {"fashion_mnist": "the two small models of data/checkpoints"}
 
-def main():
+
+def perform(name, *, command, workers=None):
+    """Train the models on all cores, whatever ``workers`` says; return their folder."""
     data = load("fashion_mnist")
     data = replace(data, train=replace(data.train, augment=flip))
-    print(json.dumps(machine("torch", "torchvision")))
-    for name, cls in (
+    print(json.dumps({"command": command} | machine("torch", "torchvision")))
+    for file, cls in (
         ("vit_fashion_mnist", VisionTransformer),
         ("deit_fashion_mnist", DistilledVisionTransformer),
     ):
@@ -47,21 +51,18 @@ def main():
                 epochs=7,
                 seed=0,
                 loss_fn=loss_fn,
-                folder=folder,
+                run=FolderRun(folder),
                 device="cpu",
                 **RECIPE,
             )
             best = Path(folder, "best.safetensors")
             test = evaluate(load_model(best), data.test).accuracy
             (DATA / "checkpoints").mkdir(exist_ok=True)
-            shutil.copyfile(best, DATA / "checkpoints" / f"{name}.safetensors")
+            shutil.copyfile(best, DATA / "checkpoints" / f"{file}.safetensors")
         seconds = history[-1]["seconds"]
         validation = max(row["val_accuracy"] for row in history)
         print(
-            f"{name}: {validation:.4f} of validation, {test:.4f} of the test images, "
+            f"{file}: {validation:.4f} of validation, {test:.4f} of the test images, "
             f"{seconds:.0f} s"
         )
-
-
-if __name__ == "__main__":
-    main()
+    return DATA / "checkpoints"
