@@ -345,7 +345,7 @@ def test_arguments_that_do_not_fit_the_dataset():
 
 def test_missing_data_folder(monkeypatch, tmp_path):
     monkeypatch.setattr(data_module, "DATA", tmp_path / "nowhere")
-    with pytest.raises(FileNotFoundError, match="nowhere, .* with root= .*--root"):
+    with pytest.raises(FileNotFoundError, match=r"nowhere\): give root= .*--root"):
         load("fashion_mnist")
 
 

@@ -61,9 +61,9 @@ def load(
         return load_folder(Path(root or "", name).expanduser(), image_size)
     if root is None and not DATA.is_dir():
         raise FileNotFoundError(
-            f"there is no folder {DATA}, as vitutils was installed without the book's "
-            "data: name a folder with root= (on the command line --root) in which "
-            f"{name} lies or shall be downloaded"
+            f"vitutils was installed without the book's data (no folder {DATA}): give "
+            f"root= (in the command line --root) the folder in which {name} lies or "
+            "into which it is to be downloaded"
         )
     root = Path(root or DATA).expanduser().absolute()
     if name == "fashion_mnist":
@@ -88,7 +88,7 @@ def load_folder(folder: Path, image_size: int | None) -> "Dataset":
     if needed > MEMORY_LIMIT and not image_size:
         raise ValueError(
             f"{folder} takes {needed / 1e9:.1f} GB, too much to hold in memory: "
-            f"give image_size={size} to decode it batch by batch"
+            f"give image_size {size} (--image-size {size}) to decode it batch by batch"
         )
     splits = {}
     for part, (paths, labels) in parts.items():
