@@ -114,7 +114,7 @@ def test_equals_torch_multihead_attention(name, need_weights):
     expected, expected_weights = theirs(
         x, x, x, attn_mask=blocked, average_attn_weights=False
     )
-    output, weights = ours(x, mask, need_weights=need_weights)
+    output, weights = ours(x, mask=mask, need_weights=need_weights)
     close(output, expected)
     if need_weights:
         close(weights, expected_weights)
@@ -135,24 +135,57 @@ def test_both_kernels_agree(monkeypatch, name, dtype):
     outputs = []
     for explicit in (True, False):
         monkeypatch.setattr(attention, "explicit_is_faster", lambda k, e=explicit: e)
-        outputs.append(ours(x, MASKS[name])[0])
+        outputs.append(ours(x, mask=MASKS[name])[0])
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
     close(*outputs, atol=tolerance, rtol=tolerance)
 
 
 @pytest.mark.parametrize("explicit", [True, False])
 @pytest.mark.parametrize("name", MASKS)
-@pytest.mark.parametrize("read", [1, 2, 6])
-def test_queries_that_are_not_read_are_left_out(monkeypatch, explicit, name, read):
+@pytest.mark.parametrize("asking", [1, 2, 6])
+def test_tokens_that_ask_their_own_context_get_what_all_together_get(
+    monkeypatch, explicit, name, asking
+):
     monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
     ours, _ = pair_of_modules()
     x = torch.randn(4, 6, 12, dtype=torch.float64)
-    whole, all_weights = ours(x, MASKS[name], need_weights=True)
-    part, _ = ours(x, MASKS[name], read=read)
-    close(part, whole[:, :read])
-    still_whole, weights = ours(x, MASKS[name], need_weights=True, read=read)
-    close(still_whole, whole)
-    close(weights, all_weights)
+    mask = MASKS[name]
+    whole, all_weights = ours(x, mask=mask, need_weights=True)
+    if mask is not None:
+        mask = mask.expand(*mask.shape[:-2], 6, 6)[..., :asking, :]
+    part, weights = ours(x[:, :asking], x, mask=mask, need_weights=True)
+    close(part, whole[:, :asking])
+    close(weights, all_weights[:, :, :asking])
+    close(ours(x[:, :asking], x, mask=mask)[0], part)
+
+
+@pytest.mark.parametrize("explicit", [True, False])
+def test_cross_attention_equals_torchs(monkeypatch, explicit):
+    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
+    ours, theirs = pair_of_modules()
+    x = torch.randn(4, 3, 12, dtype=torch.float64, requires_grad=True)
+    context = torch.randn(4, 6, 12, dtype=torch.float64, requires_grad=True)
+    mask = some_mask(3, 6)
+    expected, _ = theirs(x, context, context, attn_mask=~mask)
+    output, _ = ours(x, context, mask=mask)
+    close(output, expected)
+    direction = torch.randn_like(output)
+    wanted = (x, context, *ours.parameters())
+    same = (x, context, *theirs.parameters())
+    found = torch.autograd.grad(output, wanted, direction)
+    for gradient in torch.autograd.grad(expected, same, direction):
+        assert any(
+            gradient.shape == g.shape and torch.allclose(gradient, g) for g in found
+        )
+
+
+@pytest.mark.parametrize("need_weights", [True, False])
+def test_a_mask_must_fit_the_tokens_that_ask_and_those_that_are_asked(need_weights):
+    ours, _ = pair_of_modules()
+    x = torch.randn(4, 3, 12, dtype=torch.float64)
+    context = torch.randn(4, 6, 12, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"\(6, 3\) does not broadcast"):
+        ours(x, context, mask=some_mask(6, 3), need_weights=need_weights)
 
 
 @pytest.mark.parametrize("explicit", [True, False])
@@ -161,7 +194,7 @@ def test_an_image_without_visible_keys_gets_the_bias_not_nan(monkeypatch, explic
     ours, _ = pair_of_modules()
     mask = torch.ones(4, 1, 6, dtype=torch.bool)
     mask[2] = False
-    output, _ = ours(torch.randn(4, 6, 12, dtype=torch.float64), mask)
+    output, _ = ours(torch.randn(4, 6, 12, dtype=torch.float64), mask=mask)
     close(output[2], ours.proj.bias.expand(6, 12))
 
 
@@ -174,13 +207,13 @@ def test_wrong_masks_are_refused_by_every_path(monkeypatch, explicit, need_weigh
     wrong = [torch.ones(6, 5, dtype=torch.bool), torch.ones(3, 6, 6, dtype=torch.bool)]
     for mask in wrong:
         with pytest.raises(ValueError, match="does not broadcast"):
-            ours(x, mask, need_weights=need_weights)
+            ours(x, mask=mask, need_weights=need_weights)
     with pytest.raises(ValueError, match=r"expected torch\.bool"):
-        ours(x, torch.ones(6, 6), need_weights=need_weights)
+        ours(x, mask=torch.ones(6, 6), need_weights=need_weights)
 
 
 def test_a_width_that_heads_do_not_divide_is_refused():
-    with pytest.raises(ValueError, match=r"embed_dim 10 .* num_heads 3"):
+    with pytest.raises(ValueError, match=r"3 heads do not divide embed_dim 10"):
         MultiHeadAttention(embed_dim=10, num_heads=3)
 
 

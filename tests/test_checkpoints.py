@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from vitutils.engine import checkpoints as checkpoint
+from vitutils.engine import checkpoints
 from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
 from vitutils.vit import VisionTransformer
 
@@ -65,7 +65,7 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
         part.write_bytes(b"half of it")
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(checkpoints, "save_file", fail)
     with pytest.raises(OSError, match="no space"):
         save_model(model, path)
     assert path.read_bytes() == before
@@ -76,7 +76,7 @@ def test_a_full_disk_is_named_by_the_file(model, tmp_path, monkeypatch):
     def fail(*_):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "save_file", fail)
+    monkeypatch.setattr(checkpoints, "save_file", fail)
     with pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*full"):
         save_model(model, tmp_path / "model.safetensors")
     assert not [*tmp_path.iterdir()]
@@ -157,3 +157,29 @@ def test_states_refuse_code(tmp_path):
         load_state(path)
     save_state({"step": 3, "weights": torch.ones(2)}, path)
     assert load_state(path)["step"] == 3
+
+
+def test_a_listings_class_is_saved_as_the_packages(model, tmp_path):
+    """A chapter that runs a listing defines the class again, in __main__."""
+    listed = type("VisionTransformer", (VisionTransformer,), {"__module__": "__main__"})
+    twin = listed(**model.config)
+    twin.load_state_dict(model.state_dict())
+    save_model(twin, tmp_path / "model.safetensors")
+    again = load_model(tmp_path / "model.safetensors")
+    assert type(again) is VisionTransformer
+    images = torch.randn(2, 1, 8, 8)
+    assert torch.equal(again(images), model.eval()(images))
+
+
+def test_a_class_of_the_readers_own_is_not_taken_for_the_packages(model, tmp_path):
+    class Changed(VisionTransformer):
+        """As a reader may change a listing: it has a weight more."""
+
+        def __init__(self, **sizes):
+            super().__init__(**sizes)
+            self.more = nn.Parameter(torch.zeros(1))
+
+    Changed.__module__, Changed.__name__ = "__main__", "VisionTransformer"
+    save_model(Changed(**model.config), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="does not name a model of vitutils"):
+        load_model(tmp_path / "model.safetensors")

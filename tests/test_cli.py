@@ -1,27 +1,30 @@
-"""python -m vitutils.train: its options, presets, files and errors."""
+"""python -m vitutils train: its options, presets, files and errors."""
 
+import inspect
 import json
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 
+import vitutils
 from experiments import cifar10
 from vitutils import processes
-from vitutils.cli.train import (
-    CROPS,
-    PRESETS,
-    load_data,
-    main,
-    make_model,
-    options_of,
-    told,
-)
+from vitutils.__main__ import main as main_of_all
+from vitutils.cli.options import explained, how_to_read
+from vitutils.cli.parts import CROPS, load_data, make_model
+from vitutils.cli.presets import PRESETS
+from vitutils.cli.train import main, options_of, told, told_before_the_end
 from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
@@ -84,7 +87,10 @@ def test_a_run_keeps_its_best_weights_and_its_result(folder, tmp_path, capsys):
     assert result["test_accuracy"] == evaluate(best, load(folder).test).accuracy
     assert "of the test images" in capsys.readouterr().out
     assert main(words) == 1
-    assert "pass --resume to go on with it" in capsys.readouterr().err
+    assert (
+        "resume it (resume=True, or --resume in the command line)"
+        in capsys.readouterr().err
+    )
     assert main([*words, "--resume"]) == 0
 
 
@@ -233,7 +239,7 @@ def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
         again = cifar10.train(task, study="cifar10", data=str(folder))
         assert again == result  # it goes on, and there is nothing left to do
         words = result["command"].split()
-        assert words[:4] == ["python", "-m", "vitutils.train", "cifar10"]
+        assert words[:5] == ["python", "-m", "vitutils", "train", "cifar10"]
         assert ("--teacher" in words) == (method in ("soft", "hard", "token"))
         assert ("test_accuracy_class_head" in result) == (method == "token")
         assert 0 <= result["test_accuracy"] <= 1 and len(result["history"]) == 1
@@ -348,7 +354,7 @@ def test_what_is_wrong_is_said_in_a_line(
         ("--init nowhere", "nowhere is no file and none of"),
         ("--init GRAY", "gray.safetensors wants images of 1 channels"),
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
-        ("--init ODD", "embed_dim 24 is no multiple of 64: give --num-heads"),
+        ("--init ODD", "embed_dim 24 is no multiple of 64: give num_heads"),
     ],
 )
 def test_what_is_wrong_with_a_start_is_said_in_a_line(
@@ -420,8 +426,8 @@ def test_each_of_several_processes_says_what_is_wrong(monkeypatch, capsys):
     """A file may be missing on one machine alone, and its first process elsewhere."""
     monkeypatch.setattr(processes, "count", lambda: 2)
     monkeypatch.setattr(processes, "rank", lambda: 1)
-    assert told(ValueError("no file: pass resume=True"), status=1) == 1
-    assert capsys.readouterr().err == "process 1: no file: pass --resume\n"
+    assert told(ValueError("no file"), status=1) == 1
+    assert capsys.readouterr().err == "process 1: no file\n"
 
 
 def test_unknown_options_and_those_without_effect_are_refused(capsys):
@@ -443,7 +449,7 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
 
 def test_help_explains_every_option():
     done = subprocess.run(
-        [sys.executable, "-m", "vitutils.train", "--help"],
+        [sys.executable, "-m", "vitutils", "train", "--help"],
         capture_output=True,
         text=True,
         timeout=120,
@@ -464,7 +470,8 @@ def test_torchrun_runs_the_command_unchanged(folder, tmp_path):
             "--standalone",
             "--nproc-per-node=2",
             "-m",
-            "vitutils.train",
+            "vitutils",
+            "train",
             "--data",
             str(folder),
             "--folder",
@@ -479,3 +486,111 @@ def test_torchrun_runs_the_command_unchanged(folder, tmp_path):
     assert json.loads((run / "result.json").read_text())["processes"] == 2
     assert done.stdout.count("of the test images") == 1
     assert done.stdout.count("epoch   1/2") == 1
+
+
+def test_a_result_tells_the_command_that_made_it(folder, tmp_path):
+    """Also where Python calls it, whose own command line is another one."""
+    words = ["--data", str(folder), "--folder", str(tmp_path / "a b"), *TINY]
+    assert main_of_all(["train", *words]) == 0
+    result = json.loads((tmp_path / "a b" / "result.json").read_text())
+    assert shlex.split(result["command"]) == [
+        "python",
+        "-m",
+        "vitutils",
+        "train",
+        *words,
+    ]
+
+
+def test_debug_shows_where_an_error_came_from(folder, tmp_path, capsys):
+    words = ["--data", str(folder), "--folder", str(tmp_path), *TINY, "--epochs=0"]
+    assert main(words) == 1
+    assert "Traceback" not in capsys.readouterr().err
+    assert main([*words, "--debug"]) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "train.py" in said and "epochs is 0" in said
+
+
+def test_a_checkpoint_of_another_version_says_so_as_a_start(folder, tmp_path, capsys):
+    path = tmp_path / "old.safetensors"
+    config = json.dumps({"embed_dim": 16, "gone": True})
+    save_file({}, path, {"class": "vitutils.vit.VisionTransformer", "config": config})
+    words = ["--data", str(folder), "--folder", str(tmp_path / "run"), *SHORT]
+    assert main([*words, "--init", str(path)]) == 1
+    said = capsys.readouterr().err
+    assert "old.safetensors is not of this version of vitutils" in said
+    assert "torchvision" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "said"),
+    [
+        (["--help"], 0, "train"),
+        (["--version"], 0, vitutils.__version__),
+        ([], 2, "usage: vitutils COMMAND"),
+        (["trian"], 2, "there is no command 'trian'"),
+    ],
+)
+def test_the_command_without_a_command(capsys, words, status, said):
+    assert main_of_all(words) == status
+    captured = capsys.readouterr()
+    assert said in (captured.err if status else captured.out)
+
+
+def test_options_are_read_off_a_signature_and_its_docstring():
+    def function(
+        a: int = 3,
+        b: float | None = None,
+        c: tuple[float, float] = (0.5, 1.0),
+        d: Sequence[int] = (1,),
+        e: bool = False,
+        f: Literal["x", "y"] = "x",
+        g: int | tuple[int, int] = 2,
+    ):
+        """Do something.
+
+        Args:
+            a, b: two numbers,
+                100 % plain.
+            c: ``a`` pair; None: none.
+
+        Returns:
+            Nothing.
+        """
+
+    said = explained(function)
+    assert said == {
+        "a": "two numbers, 100 %% plain",
+        "b": "two numbers, 100 %% plain",
+        "c": "a pair; if not given: none",
+    }
+    read = {k: how_to_read(v.annotation) for k, v in signature(function).items()}
+    assert read == {
+        "a": {"type": int},
+        "b": {"type": float},
+        "c": {"type": float, "nargs": 2},
+        "d": {"type": int, "nargs": "+"},
+        "e": {"action": "store_true"},
+        "f": {"choices": ("x", "y")},
+        "g": {"type": int},
+    }
+
+
+def signature(function):
+    return inspect.signature(function).parameters
+
+
+def test_sigterm_does_not_cut_short_what_is_about_to_be_said(monkeypatch):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    before = signal.getsignal(signal.SIGTERM)
+    said = []
+    with pytest.raises(ValueError, match="first"), told_before_the_end():
+        try:
+            raise ValueError("first")
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            said.append("first")
+    assert said == ["first"]
+    with pytest.raises(KeyboardInterrupt), told_before_the_end():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before

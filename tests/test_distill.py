@@ -12,6 +12,7 @@ from vitutils.data.splits import MemorySplit
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
 from vitutils.engine.checkpoints import load_model, save_model
+from vitutils.engine.folder_run import FolderRun
 from vitutils.train import fit, parameter_groups
 
 SIZES = {
@@ -128,7 +129,7 @@ def test_nothing_moves_the_teacher(tmp_path):
         small_data(),
         epochs=2,
         loss_fn=teacher.teaches(hard_distillation),
-        folder=tmp_path,
+        run=FolderRun(tmp_path),
         device="cpu",
         progress=False,
     )

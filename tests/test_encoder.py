@@ -97,19 +97,19 @@ def test_encoder_returns_the_weights_of_each_block(x):
         hidden = block(hidden)[0]
 
 
-@pytest.mark.parametrize("read", [1, 2, 5])
-def test_tokens_that_are_not_read_change_nothing_but_the_work(x, read):
+@pytest.mark.parametrize("outputs", [1, 2, 5])
+def test_tokens_that_are_not_asked_for_change_nothing_but_the_work(x, outputs):
     encoder = randomize(Encoder(depth=3, **SIZES))
     whole, all_weights = encoder(x, need_weights=True)
     worked_on = []
     encoder.blocks[-1].mlp.register_forward_hook(
         lambda module, args, out: worked_on.append(out.shape[1])
     )
-    part, weights = encoder(x, need_weights=True, read=read)
-    close(part, whole[:, :read])
+    part, weights = encoder(x, num_outputs=outputs, need_weights=True)
+    close(part, whole[:, :outputs])
     close(weights, all_weights)
-    close(encoder(x, read=read)[0], whole[:, :read])
-    assert worked_on == [read, read]
+    close(encoder(x, num_outputs=outputs)[0], whole[:, :outputs])
+    assert worked_on == [x.shape[1], outputs]
 
 
 def test_blocks_share_no_weights_and_start_apart():

@@ -18,6 +18,7 @@ from vitutils.engine.checkpoints import load_model, load_state
 PROGRAM = """
 import json, os, signal, sys, time
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 sys.path[:0] = [{tests!r}]
 import torch
@@ -25,17 +26,22 @@ from test_train import bright_halves, small_vit
 from vitutils import processes
 from vitutils.data import augmentation
 from vitutils.data.augmentation import mixing
-from vitutils.train import evaluate, fit
+from vitutils.cli.train import told_before_the_end
+from vitutils.engine.folder_run import FolderRun
+from vitutils.engine.large_step import LargeStep, evaluate_together
+from vitutils.engine.precision import MixedPrecision
+from vitutils.train import fit
 
 torch.set_num_threads(1)
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
 dies, random = settings.pop("dies", None), settings.pop("random", False)
-linger = settings.pop("linger", 0)
+linger, resume = settings.pop("linger", 0), settings.pop("resume", False)
+large = {{k: settings.pop(k) for k in ("average", "accumulate") if k in settings}}
 data = SimpleNamespace(train=bright_halves(101, 0), validation=bright_halves(51, 1))
 seen = []
 if random:
     data.train = replace(data.train, augment=augmentation.shift_and_flip)
-    settings["mix"] = mixing(2, mixup=0.8, cutmix=1.0)
+    large["mix"] = mixing(2, mixup=0.8, cutmix=1.0)
 model = small_vit(dropout=0.1 if random else 0.0)
 
 def loss_fn(logits, labels, images):
@@ -44,14 +50,16 @@ def loss_fn(logits, labels, images):
         os.kill(os.getpid(), getattr(signal, dies["signal"]))
     return torch.nn.functional.cross_entropy(logits, labels)
 
-with processes.joined():
+with processes.joined(), told_before_the_end():
     try:
-        history = fit(model, data, folder=folder, loss_fn=loss_fn, device="cpu",
-                      batch_size=16, lr=1.5e-2, progress=False, **settings)
+        history = fit(model, data, loss_fn=loss_fn, device="cpu", batch_size=16,
+                      lr=1.5e-2, progress=False, step=partial(LargeStep, **large),
+                      run=FolderRun(folder, resume=resume), **settings)
     except BaseException:
         time.sleep(linger)  # torchrun's SIGTERM comes before the message
         raise
-    found = evaluate(model, data.validation)
+    amp = MixedPrecision("fp32", torch.device("cpu"))
+    found = evaluate_together(model, data.validation, amp)
     rank = processes.rank()
     torch.save({{"weights": model.state_dict(), "seen": seen, "history": history,
                 "logits": found.logits, "labels": found.labels}},
@@ -171,7 +179,7 @@ def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path, before, a
         timeout=300,
     )
     assert cut.returncode != 0
-    assert "resume=True goes on" in cut.stderr
+    assert "goes on from" in cut.stderr
     state = load_state(folder / "last.pt")
     assert 7 <= state["step"] < 14  # in the second epoch
     again, *_ = train(folder, world=after, epochs=3, resume=True)
@@ -191,7 +199,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path)
     assert done.returncode != 0
     assert time.monotonic() - start < 120
     assert "SIGKILL" in done.stderr or "exitcode" in done.stderr
-    assert "resume=True goes on" in done.stderr
+    assert "goes on from" in done.stderr
     assert not list(folder.glob(".*.part"))
     load_model(folder / "best.safetensors")
     assert load_state(folder / "last.pt")["step"] >= 7
@@ -240,7 +248,7 @@ def test_an_error_of_the_first_process_is_raised_in_all(two):
     )
     assert done.returncode != 0
     assert done.stderr.count("FileExistsError") >= 2
-    assert "pass resume=True" in done.stderr
+    assert "resume=True" in done.stderr
 
 
 def test_alone_every_question_has_its_plain_answer():

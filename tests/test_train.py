@@ -7,23 +7,22 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
+from vitutils import processes
 from vitutils.data.augmentation import mixing
 from vitutils.data.splits import MemorySplit
 from vitutils.engine import folder_run as run_module
 from vitutils.engine.checkpoints import load_model, load_state, save_state
-from vitutils.train import (
-    MixedPrecision,
-    evaluate,
-    fit,
-    parameter_groups,
-    warmup_cosine,
-)
+from vitutils.engine.folder_run import FolderRun
+from vitutils.engine.large_step import LargeStep
+from vitutils.engine.precision import MixedPrecision
+from vitutils.train import evaluate, fit, parameter_groups, warmup_cosine
 from vitutils.vit import VisionTransformer
 
 
@@ -79,7 +78,7 @@ def test_fit_learns_and_tells_each_epoch(data):
 
 def test_fit_keeps_the_best_by_validation_and_loads_it_without_pickle(data, tmp_path):
     model = small_vit()
-    history = fit(model, data, folder=tmp_path, **SETTINGS)
+    history = fit(model, data, run=FolderRun(tmp_path), **SETTINGS)
     best = load_model(tmp_path / "best.safetensors")
     assert best.config == model.config
     accuracy = evaluate(best, data.validation).accuracy
@@ -99,7 +98,7 @@ def test_the_best_checkpoint_is_not_overwritten_by_a_worse_epoch(data, tmp_path)
     history = fit(
         model,
         data,
-        folder=tmp_path,
+        run=FolderRun(tmp_path),
         loss_fn=loss_fn,
         warmup=0.0,
         **SETTINGS | {"epochs": 2, "lr": 2e-2},
@@ -114,7 +113,7 @@ def test_the_best_checkpoint_is_not_overwritten_by_a_worse_epoch(data, tmp_path)
 def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
     handler = signal.getsignal(signal.SIGINT)
     whole = small_vit()
-    history = fit(whole, data, folder=tmp_path / "whole", **SETTINGS)
+    history = fit(whole, data, run=FolderRun(tmp_path / "whole"), **SETTINGS)
 
     steps = []
 
@@ -126,11 +125,11 @@ def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
 
     folder = tmp_path / "cut"
     with pytest.raises(KeyboardInterrupt, match=f"stopped after step {stop_at}"):
-        fit(small_vit(), data, folder=folder, loss_fn=interrupt, **SETTINGS)
+        fit(small_vit(), data, run=FolderRun(folder), loss_fn=interrupt, **SETTINGS)
     load_model(folder / "best.safetensors")  # usable, however early it stopped
 
     resumed = VisionTransformer(**whole.config)  # other weights: the file's count
-    again = fit(resumed, data, folder=folder, resume=True, **SETTINGS)
+    again = fit(resumed, data, run=FolderRun(folder, resume=True), **SETTINGS)
     assert same_weights(whole, resumed)
     for row in (*history, *again):
         for name in ("seconds", "images_per_second", "waiting"):
@@ -140,37 +139,132 @@ def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
 
 
 def test_a_setup_is_part_of_a_run(data, tmp_path):
-    fit(small_vit(), data, folder=tmp_path, setup={"crop": "flip"}, **SETTINGS)
-    again = {"folder": tmp_path, "resume": True, **SETTINGS}
-    fit(small_vit(), data, setup={"crop": "flip"}, **again)
+    fit(small_vit(), data, run=FolderRun(tmp_path, setup={"crop": "flip"}), **SETTINGS)
+
+    def again(setup):
+        return FolderRun(tmp_path, resume=True, setup=setup)
+
+    fit(small_vit(), data, run=again({"crop": "flip"}), **SETTINGS)
     for setup in (None, {"crop": "none"}):
         with pytest.raises(ValueError, match="has crop flip, not"):
-            fit(small_vit(), data, setup=setup, **again)
+            fit(small_vit(), data, run=again(setup), **SETTINGS)
     with pytest.raises(ValueError, match=f"has images {len(data.train)}, not 5"):
         few = SimpleNamespace(train=data.train.subset(5), validation=data.validation)
-        fit(small_vit(), few, **again)
+        fit(small_vit(), few, run=again({"crop": "flip"}), **SETTINGS)
 
 
-@pytest.mark.parametrize("step, stopped", [(3, False), (5, True)])
-def test_a_death_before_the_first_step_leaves_no_run(monkeypatch, step, stopped):
-    monkeypatch.setattr(run_module.processes, "count", lambda: 2)
-    run = SimpleNamespace(began=3, step=step, stop=lambda: "stopped after step 5")
-    with pytest.raises(RuntimeError) as error, run_module.keep_if_others_die(run):
-        raise RuntimeError("wrong channels")
-    expected = "stopped after step 5: wrong channels" if stopped else "wrong channels"
-    assert str(error.value) == expected
+@pytest.fixture
+def as_if_two(monkeypatch):
+    """Processes that say they are two, and that agree with themselves."""
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    monkeypatch.setattr(processes, "total", lambda *values: values)
+    monkeypatch.setattr(processes, "ask_first", lambda function, *args: function(*args))
+
+
+@pytest.mark.parametrize("steps", [0, 5])
+def test_a_death_before_the_first_step_leaves_no_run(data, tmp_path, as_if_two, steps):
+    taken = []
+
+    def loss_fn(logits, labels, images):
+        if len(taken) == steps:
+            raise RuntimeError("connection closed by peer")
+        taken.append(1)
+        return nn.functional.cross_entropy(logits, labels)
+
+    handlers = [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(RuntimeError) as error:
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SETTINGS)
+    said = f"stopped after step {steps}" if steps else "connection closed"
+    assert str(error.value).startswith(said)
+    assert str(error.value).endswith("connection closed by peer")
+    assert (tmp_path / "last.pt").exists() == (steps > 0)
+    assert [signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("epoch", [2, 4])
+def test_a_signal_in_a_validation_ends_the_run(data, tmp_path, epoch, signum):
+    """Also in the last one, after which nothing is left to do but the end."""
+
+    class Interrupted(MemorySplit):
+        def batches(self, *args, **more):
+            told.append(1)
+            if len(told) == epoch:
+                signal.raise_signal(signum)
+            return super().batches(*args, **more)
+
+    told = []
+    fields = {name: getattr(data.validation, name) for name in ("images", "labels")}
+    fields |= {"mean": (0.5,), "std": (0.1,)}
+    watched = SimpleNamespace(train=data.train, validation=Interrupted(**fields))
+    whole, cut = small_vit(), small_vit()
+    history = fit(whole, data, **SETTINGS)
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {7 * epoch};"):
+        fit(cut, watched, run=FolderRun(tmp_path), **SETTINGS)
+    again = fit(cut, data, run=FolderRun(tmp_path, resume=True), **SETTINGS)
+    assert same_weights(whole, cut)
+    assert [row["val_loss"] for row in again] == [row["val_loss"] for row in history]
+
+
+def test_settings_and_a_models_config_are_compared_apart(data, tmp_path):
+    class Odd(nn.Linear):
+        """A model with a configuration of its own, which is no dict."""
+
+        def __init__(self, config):
+            super().__init__(64, 2)
+            self.config = config
+
+        def forward(self, images):
+            return super().forward(images.flatten(1))
+
+    fit(Odd({"lr": 7, "epochs": 1}), data, run=FolderRun(tmp_path), **SETTINGS)
+    with pytest.raises(ValueError, match=r"has lr 0\.015, not 0\.02"):
+        fit(
+            Odd({"lr": 7, "epochs": 1}),
+            data,
+            run=FolderRun(tmp_path, resume=True),
+            **SETTINGS | {"lr": 0.02},
+        )
+    with pytest.raises(ValueError, match="has epochs 1, not 2"):
+        fit(
+            Odd({"lr": 7, "epochs": 2}),
+            data,
+            run=FolderRun(tmp_path, resume=True),
+            **SETTINGS,
+        )
+    for number, config in enumerate((["a list"], SimpleNamespace(lr=1), None)):
+        fit(Odd(config), data, run=FolderRun(tmp_path / str(number)), **SETTINGS)
+
+
+def test_the_callers_random_state_is_left_alone(data):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    fit(small_vit_of_the_state(), data, **SETTINGS)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def small_vit_of_the_state():
+    """A model whose weights are drawn without a trace."""
+    with torch.random.fork_rng():
+        return small_vit()
+
+
+def test_to_resume_needs_a_folder():
+    with pytest.raises(TypeError, match="folder"):
+        FolderRun(resume=True)
 
 
 def test_a_state_that_is_none_is_named(data, tmp_path):
     save_state({"a": 1}, tmp_path / "last.pt")
     with pytest.raises(ValueError, match="no state of a run, without batch, best"):
-        fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS)
+        fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SETTINGS)
 
 
 def test_a_model_that_diverged_in_the_last_step_is_not_kept(data, tmp_path):
     settings = SETTINGS | {"epochs": 1, "batch_size": len(data.train), "lr": 1e30}
     with pytest.raises(FloatingPointError, match="validation loss is nan at step 1"):
-        fit(small_vit(), data, folder=tmp_path, **settings)
+        fit(small_vit(), data, run=FolderRun(tmp_path), **settings)
     assert not (tmp_path / "best.safetensors").exists()
 
 
@@ -191,7 +285,8 @@ def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     script = f"""
 import sys, os
 sys.path[:0] = [{os.path.dirname(__file__)!r}]
-from test_train import SETTINGS, SimpleNamespace, bright_halves, fit, nn, small_vit
+from test_train import SETTINGS, FolderRun, SimpleNamespace, bright_halves, fit
+from test_train import nn, small_vit
 data = SimpleNamespace(train=bright_halves(100, 0), validation=bright_halves(50, 1))
 count = 0
 def loss_fn(logits, labels, images):
@@ -200,7 +295,7 @@ def loss_fn(logits, labels, images):
     if count == 17:
         os.kill(os.getpid(), 9)
     return nn.functional.cross_entropy(logits, labels)
-fit(small_vit(), data, folder=sys.argv[1], loss_fn=loss_fn, **SETTINGS)
+fit(small_vit(), data, run=FolderRun(sys.argv[1]), loss_fn=loss_fn, **SETTINGS)
 """
     folder = tmp_path / "killed"
     done = subprocess.run([sys.executable, "-c", script, str(folder)], timeout=120)
@@ -208,25 +303,30 @@ fit(small_vit(), data, folder=sys.argv[1], loss_fn=loss_fn, **SETTINGS)
     assert not list(folder.glob(".*.part"))
     data = SimpleNamespace(train=bright_halves(100, 0), validation=bright_halves(50, 1))
     resumed, whole = small_vit(), small_vit()
-    fit(resumed, data, folder=folder, resume=True, **SETTINGS)
+    fit(resumed, data, run=FolderRun(folder, resume=True), **SETTINGS)
     fit(whole, data, **SETTINGS)
     assert same_weights(whole, resumed)
 
 
 def test_a_run_is_not_overwritten_nor_resumed_with_other_settings(data, tmp_path):
-    fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    fit(small_vit(), data, run=FolderRun(tmp_path), **SETTINGS)
     with pytest.raises(FileExistsError, match="resume=True"):
-        fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+        fit(small_vit(), data, run=FolderRun(tmp_path), **SETTINGS)
     with pytest.raises(ValueError, match=r"has lr 0\.015, not 0\.02"):
-        fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS | {"lr": 0.02})
+        fit(
+            small_vit(),
+            data,
+            run=FolderRun(tmp_path, resume=True),
+            **SETTINGS | {"lr": 0.02},
+        )
 
 
 def test_a_corrupt_state_says_so(data, tmp_path):
-    fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    fit(small_vit(), data, run=FolderRun(tmp_path), **SETTINGS)
     last = tmp_path / "last.pt"
     last.write_bytes(last.read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"last\.pt is cut short or corrupt"):
-        fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS)
+        fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SETTINGS)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data, tmp_path):
@@ -239,7 +339,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data, tmp_pa
         return loss * float("nan") if len(steps) == 9 else loss
 
     with pytest.raises(FloatingPointError, match=r"nan at step 9 \(epoch 2\)"):
-        fit(model, data, loss_fn=loss_fn, folder=tmp_path, **SETTINGS)
+        fit(model, data, loss_fn=loss_fn, run=FolderRun(tmp_path), **SETTINGS)
     assert all(p.isfinite().all() for p in model.parameters())
     assert load_model(tmp_path / "best.safetensors")
 
@@ -253,8 +353,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data, tmp_pa
         {"warmup": 1.0},
         {"label_smoothing": 1.5},
         {"clip_norm": 0},
-        {"average": 1},
-        {"accumulate": 0},
     ],
 )
 def test_settings_out_of_range_name_the_value(data, wrong):
@@ -263,9 +361,15 @@ def test_settings_out_of_range_name_the_value(data, wrong):
         fit(small_vit(), data, **SETTINGS | wrong)
 
 
+@pytest.mark.parametrize(("name", "value"), [("average", 1), ("accumulate", 0)])
+def test_settings_of_a_large_step_out_of_range_name_the_value(data, name, value):
+    with pytest.raises(ValueError, match=f"{name} is {value}"):
+        fit(small_vit(), data, step=partial(LargeStep, **{name: value}), **SETTINGS)
+
+
 def test_unknown_precision_is_named(data):
     with pytest.raises(ValueError, match="precision is 'fp8'"):
-        fit(small_vit(), data, precision="fp8", **SETTINGS)
+        fit(small_vit(), data, step=partial(LargeStep, precision="fp8"), **SETTINGS)
 
 
 def test_fit_runs_in_another_thread(data):
@@ -281,7 +385,7 @@ def test_fit_runs_in_another_thread(data):
 
 def test_bf16_trains_and_keeps_fp32_weights(data):
     model = small_vit()
-    history = fit(model, data, precision="bf16", **SETTINGS)
+    history = fit(model, data, step=partial(LargeStep, precision="bf16"), **SETTINGS)
     assert history[-1]["val_accuracy"] > 0.9
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     with MixedPrecision("bf16", torch.device("cpu")).autocast():
@@ -322,7 +426,9 @@ def test_label_smoothing_is_in_the_loss(data):
 def test_a_batch_in_parts_gives_the_same_step(data):
     whole, parted = small_vit(dropout=0.0), small_vit(dropout=0.0)
     a = fit(whole, data, **SETTINGS)
-    b = fit(parted, data, accumulate=3, **SETTINGS)  # the last batch has 4 images
+    b = fit(
+        parted, data, step=partial(LargeStep, accumulate=3), **SETTINGS
+    )  # the last batch has 4 images
     assert b[-1]["train_loss"] == pytest.approx(a[-1]["train_loss"], rel=1e-3)
     one = evaluate(whole, data.validation).logits
     torch.testing.assert_close(
@@ -349,7 +455,14 @@ def test_the_average_of_the_weights_is_what_is_kept(data, tmp_path):
 
     model = small_vit()
     settings = SETTINGS | {"epochs": 2}
-    fit(model, data, average=decay, loss_fn=loss_fn, folder=tmp_path, **settings)
+    fit(
+        model,
+        data,
+        step=partial(LargeStep, average=decay),
+        loss_fn=loss_fn,
+        run=FolderRun(tmp_path),
+        **settings,
+    )
     assert same_weights(load_model(tmp_path / "best.safetensors"), model)
     raw = small_vit()
     fit(raw, data, **settings)
@@ -367,7 +480,9 @@ def test_mixed_labels_reach_the_loss(data):
         return nn.functional.cross_entropy(logits, labels)
 
     mix = mixing(2, mixup=0.8, cutmix=1.0)
-    history = fit(small_vit(), data, mix=mix, loss_fn=loss_fn, **SETTINGS)
+    history = fit(
+        small_vit(), data, step=partial(LargeStep, mix=mix), loss_fn=loss_fn, **SETTINGS
+    )
     assert all(labels.shape[1:] == (2,) for labels in seen)
     assert history[-1]["val_accuracy"] > 0.9
 
@@ -381,7 +496,13 @@ def test_a_long_epoch_is_saved_on_the_way(data, tmp_path, monkeypatch):
         return nn.functional.cross_entropy(logits, labels)
 
     last = tmp_path / "last.pt"
-    fit(small_vit(), data, folder=tmp_path, loss_fn=loss_fn, **SETTINGS | {"epochs": 1})
+    fit(
+        small_vit(),
+        data,
+        run=FolderRun(tmp_path),
+        loss_fn=loss_fn,
+        **SETTINGS | {"epochs": 1},
+    )
     assert steps == [None, 1, 2, 3, 4, 5, 6]
 
 
@@ -414,6 +535,7 @@ def test_clipping_bounds_the_step(data):
 
     optimizer = Spy(model.parameters(), lr=0.1)
     for images, labels in data.train.batches(50):
+        optimizer.zero_grad()
         loss = 100 * nn.functional.cross_entropy(model(images), labels)
         amp.backward(loss)
         amp.step(optimizer, 1.0)
@@ -484,7 +606,7 @@ def test_evaluate_counts_each_image_once_and_leaves_the_model_as_it_was(data):
 def test_tensorboard_has_loss_rate_and_accuracy(data, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    history = fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    history = fit(small_vit(), data, run=FolderRun(tmp_path), **SETTINGS)
     events = EventAccumulator(str(tmp_path))
     events.Reload()
     assert set(events.Tags()["scalars"]) == {
@@ -506,8 +628,8 @@ def test_progress_prints_a_line_an_epoch(data, capsys):
 
 
 def test_seconds_count_on_over_a_resume(data, tmp_path):
-    fit(small_vit(), data, folder=tmp_path, **SETTINGS)
+    fit(small_vit(), data, run=FolderRun(tmp_path), **SETTINGS)
     before = time.perf_counter()
-    history = fit(small_vit(), data, folder=tmp_path, resume=True, **SETTINGS)
+    history = fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SETTINGS)
     assert len(history) == 4
     assert time.perf_counter() - before < 10

@@ -238,7 +238,9 @@ def sizes(
     if side**2 != patches:
         raise ValueError(f"positions of {patches} patches, which fill no square")
     if num_heads is None and D % 64:
-        raise ValueError(f"embed_dim {D} is no multiple of 64: give num_heads=")
+        raise ValueError(
+            f"embed_dim {D} is no multiple of 64: give num_heads (--num-heads)"
+        )
     block = re.escape(rename("encoder.blocks.", names)) + r"(\d+)"
     blocks = [int(i) for key in state for i in re.findall(block, key)]
     head = rename("head.weight", names)

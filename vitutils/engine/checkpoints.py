@@ -3,29 +3,55 @@
 import importlib
 import json
 import os
+from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vitutils import CHAPTERS
 
-def save_model(model, path):
+
+def save_model(model: nn.Module, path: str | Path) -> None:
     """Write a model's weights, and how to build it, to a safetensors file.
 
     Args:
         model: a module; with a ``config`` dict of its constructor's arguments
             ``load_model`` can rebuild it.
         path: the file to write. It is replaced whole or not touched.
+
+    Raises:
+        OSError: it could not be written, as on a full disk.
     """
     metadata = {}
-    if hasattr(model, "config"):
-        cls = type(model)
+    if isinstance(config := getattr(model, "config", None), dict):
+        cls = listed_class(model) or type(model)
         metadata["class"] = f"{cls.__module__}.{cls.__qualname__}"
-        metadata["config"] = json.dumps(model.config)
+        metadata["config"] = json.dumps(config)
     tensors = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
     write_atomically(path, lambda part: save_file(tensors, part, metadata))
+
+
+def listed_class(model: nn.Module) -> type[nn.Module] | None:
+    """Return the package's class of a model whose own class is a chapter's listing.
+
+    A notebook that runs a listing defines the class again, in ``__main__``, where no
+    later program finds it. It is the package's if a model of that has the same weights.
+    """
+    name = type(model).__name__
+    for module, names in chain(*(pieces.items() for pieces in CHAPTERS.values())):
+        if type(model).__module__ == "__main__" and name in names:
+            cls = getattr(importlib.import_module(f"vitutils.{module}"), name)
+            with torch.device("meta"):  # shapes, and no memory
+                built = cls(**model.config).state_dict()
+            shapes = {key: value.shape for key, value in built.items()}
+            if shapes == {k: v.shape for k, v in model.state_dict().items()}:
+                return cls
+    return None
 
 
 def is_checkpoint(path: str | Path) -> bool:
@@ -40,7 +66,7 @@ def is_checkpoint(path: str | Path) -> bool:
         return False
 
 
-def load_model(path):
+def load_model(path: str | Path) -> nn.Module:
     """Rebuild a model of this package from a file that ``save_model`` wrote.
 
     Args:
@@ -72,7 +98,7 @@ def load_model(path):
         ) from error
 
 
-def rebuilt(path, metadata, tensors):
+def rebuilt(path: Path, metadata: dict, tensors: dict) -> nn.Module:
     """Build the model that a file's metadata tells of; give it the tensors."""
     cls = model_class(metadata.get("class", ""))
     if cls is None:
@@ -86,7 +112,7 @@ def rebuilt(path, metadata, tensors):
     return model.eval()
 
 
-def model_class(dotted_name):
+def model_class(dotted_name: str) -> type[nn.Module] | None:
     """Return the module class of vitutils with this name, or None."""
     module, _, name = dotted_name.rpartition(".")
     if not module.startswith("vitutils."):  # a file shall not choose what we import
@@ -95,12 +121,12 @@ def model_class(dotted_name):
     return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
-def save_state(state, path):
+def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Write a run's state (a dict of tensors, numbers and strings) whole or not."""
     write_atomically(path, lambda part: torch.save(state, part))
 
 
-def load_state(path):
+def load_state(path: str | Path) -> dict[str, Any]:
     """Read what ``save_state`` wrote; a corrupt file raises a ValueError."""
     path = existing(path)
     try:
@@ -112,14 +138,14 @@ def load_state(path):
         ) from error
 
 
-def existing(path):
+def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
     return path
 
 
-def write_atomically(path, write):
+def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
     """Let ``write`` fill a file beside ``path``, then move it there in one step.
 
     Raises:

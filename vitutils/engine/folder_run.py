@@ -100,10 +100,10 @@ class FolderRun(Run):
                 "--resume in the command line), or take another folder"
             )
         state = load_state(last)
-        if missing := {"settings", *COUNTERS, *self.parts} - state.keys():
+        if missing := {"settings", *COUNTERS} - state.keys():
             raise ValueError(
-                f"{last} is no state of such a run, without "
-                f"{', '.join(sorted(missing))}: delete it and start the run again"
+                f"{last} is no state of a run, without {', '.join(sorted(missing))}: "
+                "delete it and start the run again"
             )
         differing = difference(state["settings"], self.shared)
         if differing is not None:
@@ -182,7 +182,7 @@ def shared_settings(step: Step, settings: dict, setup: dict) -> dict:
     recipe = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
     recipe |= {"betas": [*settings["betas"]], "images": len(settings["data"].train)}
     config = getattr(step.model, "config", None)
-    model = {"class": type(step.model).__name__}
+    model = {"model": type(step.model).__name__}
     model |= {"config": config if isinstance(config, dict) else {}}
     return {"recipe": recipe | step.settings, "model": model, "setup": setup}
 
