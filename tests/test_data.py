@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torchvision.datasets import CIFAR10, FashionMNIST
 
-from vitutils.data import DATA, files, load
+from vitutils.data import DATA, download, files, load
 from vitutils.data import datasets as data_module
 from vitutils.data.augmentation import flip, shift_and_flip
 from vitutils.data.splits import MemorySplit, StreamedSplit, generator
@@ -499,7 +499,7 @@ def test_no_network_and_no_such_file_say_what_to_do(host, tmp_path):
 
 
 def test_host_that_stops_sending(host, tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "TIMEOUT", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT", 0.3)
     silent = threading.Event()
     monkeypatch.setattr(
         http.server.BaseHTTPRequestHandler, "end_headers", lambda _: silent.wait(5)
@@ -644,7 +644,7 @@ def test_streamed_image_that_does_not_decode(streamed):
 
 def test_large_folder_needs_image_size(tmp_path, monkeypatch):
     monkeypatch.setattr(data_module, "MEMORY_LIMIT", 1000)
-    with pytest.raises(ValueError, match="give image_size=8"):
+    with pytest.raises(ValueError, match="give image_size 8"):
         load(write_images(tmp_path))
 
 

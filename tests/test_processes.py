@@ -261,3 +261,23 @@ def test_alone_every_question_has_its_plain_answer():
     assert processes.replicate(model) is model
     assert processes.ask_first(max, 1, 2) == 2
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize(
+    ("local", "device"), [({}, 1), ({"LOCAL_RANK": "0"}, 0)], ids=["untold", "told"]
+)
+def test_each_process_takes_a_gpu_though_nobody_tells_it_which(
+    monkeypatch, local, device
+):
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", **local}.items():
+        monkeypatch.setenv(name, value)
+    if not local:
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+    taken = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    for name in ("init_process_group", "destroy_process_group"):
+        monkeypatch.setattr(processes.dist, name, lambda: None)
+    with processes.joined():
+        assert taken == [device]

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vitutils.embeddings import pair
+from vitutils.train import eval_mode
 
 
 @torch.no_grad()
@@ -22,13 +23,8 @@ def attention_weights(model: nn.Module, images: Tensor) -> list[Tensor]:
         the first tokens (class, in a DeiT distillation), then the patches.
     """
     device = next(model.parameters()).device
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
+    with eval_mode(model):
         _, weights = model(images.to(device), need_weights=True)
-    finally:
-        for module, training in modes:
-            module.training = training
     return weights
 
 

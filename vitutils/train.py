@@ -147,11 +147,19 @@ class Step:
     Args:
         model: the module that learns.
         optimizer, schedule: move its parameters, and the learning rate.
-        loss_fn: ``loss_fn(outputs, labels, images)``, a mean over the batch.
+        loss_fn: ``loss_fn(outputs, labels, images)``, a mean of the batch.
         clip_norm: largest norm of the gradient.
     """
 
-    def __init__(self, model, optimizer, schedule, *, loss_fn, clip_norm):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        schedule: LRScheduler,
+        *,
+        loss_fn: Callable,
+        clip_norm: float,
+    ) -> None:
         self.model, self.measured = model, model
         self.optimizer, self.schedule = optimizer, schedule
         self.loss_fn, self.clip_norm = loss_fn, clip_norm
@@ -159,32 +167,32 @@ class Step:
         self.parameters = [p for group in groups for p in group["params"]]
         self.settings = {}  # of its own, which a resumed run must share
 
-    def batches(self, split, batch_size, **order):
+    def batches(self, split: Any, batch_size: int, **order) -> Iterable:
         """Return the batches of an epoch, each (images, labels)."""
         return split.batches(batch_size, **order)
 
-    def gradient(self, images, labels):
+    def gradient(self, images: Tensor, labels: Tensor) -> float:
         """Compute the loss and its gradient; return the loss, a number."""
         loss = self.loss_fn(self.model(images), labels, images)
         self.optimizer.zero_grad()
         loss.backward()
         return loss.item()
 
-    def update(self):
-        """Step down the gradient, clipped; then set the next learning rate."""
+    def update(self) -> None:
+        """Step down the clipped gradient; set the next learning rate."""
         nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
         self.schedule.step()
 
-    def validate(self, split):
+    def validate(self, split: Any) -> Evaluation:
         """Return an ``Evaluation`` of the model."""
         return evaluate(self.measured, split)
 
-    def finish(self):
-        """Leave in the model what was measured: here it is there already."""
+    def finish(self) -> None:
+        """Leave in the model what was measured: it is there already."""
 
-    def parts(self):
-        """Return, by name, what an interrupted run must keep the state of."""
+    def stateful(self) -> dict[str, Any]:
+        """Return by name what has a state that a resumed run needs."""
         return {
             "model": self.model,
             "optimizer": self.optimizer,
@@ -287,7 +295,7 @@ def fit(
     warmup: float = 0.1,
     clip_norm: float = 1.0,
     label_smoothing: float = 0.0,
-    loss_fn: Callable[[Any, Tensor, Tensor], Tensor] | None = None,
+    loss_fn: Callable | None = None,
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,

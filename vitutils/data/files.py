@@ -1,13 +1,11 @@
-"""Files of the datasets: fetched whole, checked, and read into uint8 tensors."""
+"""Files of the datasets: checked, and read into uint8 tensors."""
 
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from urllib.request import Request, urlopen
 
 import torch
 from PIL import Image
@@ -17,10 +15,11 @@ from torchvision.datasets.utils import check_integrity, extract_archive
 from torchvision.transforms import v2
 from tqdm import tqdm
 
+from vitutils.data.download import fetch
+
 # Class names, training images and labels, test images and labels.
 Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-TIMEOUT = 30  # seconds without a byte after which a download has failed
 CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
 
@@ -34,7 +33,7 @@ def read_fashion_mnist(root: Path) -> Halves:
     archives = root / "FashionMNIST" / "raw"
     remedy = "in a clone of the book, `git checkout data` restores the archives"
     for name, md5 in FashionMNIST.resources:
-        fetch(FashionMNIST.mirrors[0] + name, archives / name, md5, remedy)
+        official(FashionMNIST.mirrors[0] + name, archives / name, md5, remedy)
     # torchvision unpacks beside the archives and later trusts what it finds there:
     # in a folder of its own, data/ may be read-only and nothing stale is read.
     with TemporaryDirectory() as folder:
@@ -65,12 +64,12 @@ def read_cifar(
     archive = root / kind.filename
     remedy = (
         f"to use a copy of {kind.filename}, give its path or URL as mirror= or as "
-        f"VITUTILS_CIFAR_MIRROR, or save it as {archive}"
+        f"VITUTILS_CIFAR_MIRROR, or save it as {archive}; root= names another folder"
     )
     try:
         test = kind(root, train=False)  # checks the MD5 of every unpacked file
     except RuntimeError:
-        fetch(mirror_url(mirror, kind), archive, kind.tgz_md5, remedy)
+        official(mirror_url(mirror, kind), archive, kind.tgz_md5, remedy)
         unpack(archive, root)
         test = kind(root, train=False)
     train = kind(root, train=True)
@@ -92,6 +91,27 @@ def mirror_url(mirror: str | Path | None, kind: type[CIFAR10]) -> str:
     return url if is_archive else f"{url.rstrip('/')}/{kind.filename}"
 
 
+def official(url: str, path: Path, md5: str, remedy: str) -> None:
+    """Make sure that ``path`` is the whole archive, fetching it if it is missing.
+
+    Raises:
+        RuntimeError: the file is corrupt, or could not be fetched; the message ends
+            with ``remedy``.
+    """
+
+    def wrong(file: Path) -> str | None:
+        right = check_integrity(file, md5)
+        return None if right else f"is not the official archive (MD5 {md5})"
+
+    if not path.exists():
+        fetch(url, path, wrong, remedy)
+    elif wrong(path):
+        raise RuntimeError(
+            f"{path} is truncated or corrupt (its MD5 is not {md5}): delete it and "
+            f"load again; {remedy}"
+        )
+
+
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a checked archive, or say what keeps it from being written."""
     try:
@@ -101,59 +121,6 @@ def unpack(archive: Path, folder: Path) -> None:
             f"cannot unpack {archive} ({error}): give root= a folder with free space "
             "that you may write to"
         ) from None
-
-
-def fetch(url: str, path: Path, md5: str, remedy: str) -> None:
-    """Make sure that ``path`` is the whole archive, downloading it if it is missing.
-
-    What arrives is written elsewhere and gets its name once its MD5 is right: a
-    file under ``path`` is never half a download.
-
-    Raises:
-        RuntimeError: the file is corrupt, cannot be written or was not sent whole;
-            the message ends with ``remedy``.
-    """
-    if path.exists():
-        if not check_integrity(path, md5):
-            raise RuntimeError(
-                f"{path} is truncated or corrupt (its MD5 is not {md5}): delete it "
-                f"and load again; {remedy}"
-            )
-        return
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(dir=path.parent, prefix=".download-")
-    except OSError as error:
-        raise RuntimeError(
-            f"{path} is missing and cannot be written ({error}): give root= a folder "
-            f"that you may write to; {remedy}"
-        ) from None
-    with folder:
-        part = Path(folder.name, path.name)
-        try:
-            sent = download(url, part)
-        except (OSError, HTTPException) as error:
-            raise RuntimeError(
-                f"{path} is missing and {url} could not be downloaded ({error}): "
-                f"check the network and load again; {remedy}"
-            ) from None
-        if not check_integrity(part, md5):
-            raise RuntimeError(
-                f"{url} sent {sent}, which is not the official archive (MD5 {md5}); "
-                f"nothing was kept: load again; {remedy}"
-            )
-        part.replace(path)
-
-
-def download(url: str, path: Path) -> str:
-    """Write ``url`` to ``path`` under a progress bar; return "m of n bytes"."""
-    request = Request(url, headers={"User-Agent": "vitutils"})
-    with urlopen(request, timeout=TIMEOUT) as source, open(path, "wb") as target:
-        size = int(source.headers.get("Content-Length", 0))
-        style = {"desc": path.name, "unit": "B", "unit_scale": True}
-        with tqdm.wrapattr(target, "write", total=size or None, **style) as output:
-            shutil.copyfileobj(source, output)
-    return f"{path.stat().st_size:,} of {size or 'unknown':,} bytes"
 
 
 def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Tensor]]]:

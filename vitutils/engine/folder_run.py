@@ -53,7 +53,7 @@ class FolderRun(Run):
     @contextmanager
     def open(self, step: Step, settings: dict) -> Iterator[None]:
         """Take up the run in the folder, or begin one there."""
-        self.parts, self.model = step.parts(), step.measured
+        self.parts, self.model = step.stateful(), step.measured
         self.shared = shared_settings(step, settings, self.setup)
         state = processes.ask_first(self.earlier)
         if state is not None:

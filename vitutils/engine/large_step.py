@@ -1,6 +1,7 @@
 """A step for large models: in parts, by several processes, in mixed precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -37,12 +38,12 @@ class LargeStep(Step):
         optimizer: torch.optim.Optimizer,
         schedule: LRScheduler,
         *,
-        loss_fn: Callable[..., Tensor],
+        loss_fn: Callable,
         clip_norm: float,
         average: float = 0.0,
         accumulate: int = 1,
         precision: Precision = "auto",
-        mix: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+        mix: Callable | None = None,
     ) -> None:
         super().__init__(
             model, optimizer, schedule, loss_fn=loss_fn, clip_norm=clip_norm
@@ -63,15 +64,15 @@ class LargeStep(Step):
             self.measured = self.mean.module
         self.net = processes.replicate(self.model)
 
-    def batches(self, split, batch_size, **order):
-        """Return the batches of an epoch, each a tuple of my parts of it."""
+    def batches(self, split: Any, batch_size: int, **order) -> Iterable:
+        """Return the batches of an epoch, each as a tuple of my parts."""
         world = processes.count()
         parts = split.micro_batches(
             batch_size, parts=self.accumulate * world, mine=self.mine, **order
         )
         return zip(*[iter(parts)] * self.accumulate, strict=True)
 
-    def gradient(self, *parts):
+    def gradient(self, *parts: tuple[Tensor, Tensor, float]) -> float:
         """Compute my share of the loss, and the gradient of the whole."""
         seed, total = torch.initial_seed(), 0.0
         self.optimizer.zero_grad()
@@ -89,30 +90,30 @@ class LargeStep(Step):
             total += loss.detach()
         return float(total)
 
-    def update(self):
-        """Step down the gradient, clipped; then the rate, then the average."""
+    def update(self) -> None:
+        """Step down the clipped gradient; set the rate and the average."""
         self.amp.step(self.optimizer, self.clip_norm)
         self.schedule.step()
         if self.mean is not None:
             self.mean.update_parameters(self.model)
 
-    def validate(self, split):
-        """Return an ``Evaluation`` of what is kept, by all processes together."""
+    def validate(self, split: Any) -> Evaluation:
+        """Return an ``Evaluation`` by all processes together."""
         processes.copy_buffers(self.measured)
         return evaluate_together(self.measured, split, self.amp)
 
-    def finish(self):
+    def finish(self) -> None:
         """Leave in the model what was measured."""
         if self.mean is not None:
             self.model.load_state_dict(self.measured.state_dict())
 
-    def parts(self):
-        """Return, by name, what an interrupted run must keep the state of."""
+    def stateful(self) -> dict[str, Any]:
+        """Return by name what has a state that a resumed run needs."""
         mean = {} if self.mean is None else {"average": self.mean}
-        return super().parts() | {"scaler": self.amp.scaler} | mean
+        return super().stateful() | {"scaler": self.amp.scaler} | mean
 
 
-def evaluate_together(model: nn.Module, split, amp: MixedPrecision) -> Evaluation:
+def evaluate_together(model: nn.Module, split: Any, amp: MixedPrecision) -> Evaluation:
     """Classify every image of a split once; each process computes a share.
 
     Args:

@@ -3,9 +3,7 @@
 import hashlib
 import os
 import re
-from http.client import HTTPException
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from vitutils.data import files
+from vitutils.data.download import fetch
 
 
 class Published(NamedTuple):
@@ -100,7 +98,11 @@ def find(name: str | Path) -> Path:
     file = published.file or published.url.rpartition("/")[2]
     path = nearby(name, file) or Path(torch.hub.get_dir(), "checkpoints", file)
     if not path.exists():
-        fetch(name, published.url, path)
+        remedy = (
+            f"or save {published.url} in a folder, and name that in the environment "
+            "variable VITUTILS_WEIGHTS"
+        )
+        fetch(published.url, path, fault, remedy)
     elif not has_its_hash(path):
         raise ValueError(f"{path} is not the published file: delete it, load again")
     return path
@@ -120,26 +122,15 @@ def nearby(name: str, file: str) -> Path | None:
     return None
 
 
-def fetch(name: str, url: str, path: Path) -> None:
-    """Download a file; it gets its name once it is whole.
-
-    Raises:
-        RuntimeError: it did not come, or not whole; the message says what to do.
-    """
+def fault(path: Path) -> str | None:
+    """Return what is wrong with a published file, None if nothing is."""
+    if not has_its_hash(path):
+        return "has another hash than the published file"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(dir=path.parent, prefix=".download-") as folder:
-            part = Path(folder, path.name)
-            sent = files.download(url, part)
-            if not has_its_hash(part):
-                raise OSError(f"it sent {sent}, and with another hash")
-            read(part)  # the only check of files without a hash
-            part.replace(path)
-    except (OSError, HTTPException, ValueError) as error:
-        raise RuntimeError(
-            f"{name} could not be fetched ({error}): check the network, or save {url} "
-            "in a folder and name that in the environment variable VITUTILS_WEIGHTS"
-        ) from error
+        read(path)  # the only check of files without a hash
+    except ValueError as error:
+        return f"is {error}"
+    return None
 
 
 def has_its_hash(path: Path) -> bool:
