@@ -1,37 +1,57 @@
 # Vision Transformers, Piece by Piece. `make` lists what there is.
 PYTHON ?= python3
 CH ?=
+NAME ?=
 URL ?=
 
 bin := .venv/bin
 stamp := .venv/.installed
 pip := $(bin)/python -m pip install --disable-pip-version-check -qq -c constraints.txt
 chapters := $(bin)/python tools/chapters.py
+pytest := $(bin)/python -m pytest --numprocesses 2 --maxschedchunk 1
+sources := $(shell find _config.yml _toc.yml book notebooks vitutils -type f \
+  -not -path '*/.*' -not -name '*.pyc' 2> /dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help book test lab serve execute sync repository bench clean
+.DELETE_ON_ERROR:
+.PHONY: help book check test format lab serve chapter execute sync repository bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
 
-book: $(stamp)  ## build the book as web pages (sets up .venv first)
-	@rm -rf _build
-	@$(bin)/jupyter-book build -q -W -n --keep-going . > /dev/null
+book: _build/html/index.html  ## build the book as web pages (sets up .venv first)
 	@echo "The book: $(CURDIR)/_build/html/index.html (or: make serve)"
 
-test: $(stamp)  ## run every check: style, book, package, chapters
-	@$(bin)/ruff check .
-	@$(MAKE) --no-print-directory book
-	@$(bin)/python -m pytest
+_build/html/index.html: $(stamp) $(sources)
+	@rm -rf _build
+	@$(bin)/jupyter-book build -q -W -n --keep-going . > /dev/null
+
+check: $(stamp) style  ## run the checks that take a minute
+	@$(pytest) -m "not slow"
+
+test: $(stamp) style  ## run every check; or what some chapters need: CH="03 08"
+	@$(pytest) $(if $(CH),--chapters "$(CH)")
+
+.PHONY: style
+style: $(stamp)
+	@$(bin)/ruff format --check --quiet . || { echo "mend it: make format" >&2; exit 1; }
+	@$(bin)/ruff check --quiet .
+
+format: $(stamp)  ## lay out the code, in chapters too, as the checks want it
+	@$(bin)/ruff format --quiet .
+	@$(bin)/ruff check --quiet --fix .
 
 lab: $(stamp)  ## open the chapters in JupyterLab
 	@$(bin)/jupyter lab --notebook-dir=notebooks
 
-serve: $(stamp)  ## show the built book at http://127.0.0.1:8000
-	@test -f _build/html/index.html || $(MAKE) --no-print-directory book
+serve: _build/html/index.html  ## show the built book at http://127.0.0.1:8000
 	@$(bin)/python -m http.server 8000 --bind 127.0.0.1 --directory _build/html
 
-execute: $(stamp)  ## run the chapters again, in place; some of them: CH="03 08"
+chapter: $(stamp)  ## write the skeleton of a chapter: NAME=15_title
+	@test -n "$(NAME)" || { echo "usage: make chapter NAME=15_title" >&2; exit 2; }
+	@$(chapters) new "$(NAME)"
+
+execute: $(stamp)  ## run the chapters again, in place; or some of them: CH="03 08"
 	@$(chapters) execute $(CH)
 
 sync: $(stamp)  ## fill the chapters' listings from vitutils
@@ -59,5 +79,4 @@ $(stamp): requirements.txt constraints.txt pyproject.toml
 	@$(PYTHON) -m venv .venv
 	@$(pip) --upgrade pip  # an old one takes minutes longer to choose versions
 	@$(pip) --no-compile -r requirements.txt
-	@$(pip) --no-build-isolation --no-deps -e .
 	@touch $(stamp)

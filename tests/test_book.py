@@ -26,6 +26,7 @@ def in_toc():
     return [toc["root"], *chapters]
 
 
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("html")]
 PAGES = in_toc()
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
 
@@ -33,10 +34,8 @@ CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
 @functools.cache
 def soup(page):
     """Return a rendered page, parsed."""
-    path = HTML / f"{page}.html"
-    if not path.is_file():
-        pytest.fail(f"{path.relative_to(ROOT)} is not there: run `make book` first")
-    return BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+    text = (HTML / f"{page}.html").read_text(encoding="utf-8")
+    return BeautifulSoup(text, "html.parser")
 
 
 def local_target(page, address):
@@ -97,7 +96,6 @@ def test_outputs_are_described_in_words_not_by_a_file_name(page):
 
 
 def test_pages_are_those_of_the_table_of_contents():
-    soup(PAGES[0])  # fails with a word of advice where nothing is built
     files = [p.relative_to(HTML) for p in HTML.rglob("*.html")]
     built = {str(f.with_suffix("")) for f in files if f.parts[0] != "_static"}
     assert built - {"index", "genindex", "search"} == set(PAGES)
@@ -162,9 +160,8 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def site():
+def site(html):
     """Address of a local server of the built book."""
-    soup(PAGES[0])
     handler = functools.partial(Handler, directory=str(HTML))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -2,16 +2,13 @@
 
 import inspect
 import json
-import sys
-from pathlib import Path
+import re
 
+import chapters
 import nbformat
 import pytest
+from form import faults
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "tools"))
-import chapters  # noqa: E402
 
 PART = "vitutils.parts.Part"
 ADDRESS = "https://github.com/owner/old-book"
@@ -137,6 +134,7 @@ def test_a_new_cell_gets_an_id_and_the_others_keep_theirs(root):
     chapters.check(root)
 
 
+@pytest.mark.slow
 def test_a_cell_edited_since_it_ran_is_known(root):
     chapters.execute([], root)
     path = root / "notebooks/01_parts.ipynb"
@@ -261,6 +259,7 @@ def test_an_address_that_colab_cannot_open_is_refused(root):
     assert files(root) == before
 
 
+@pytest.mark.slow
 def test_execute_twice_writes_the_same_bytes(root, capsys):
     lines = "for i in range(3):\n    print(i, flush=True)\n    time.sleep(0.2)"
     plot = "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.show()"
@@ -280,14 +279,66 @@ def test_execute_twice_writes_the_same_bytes(root, capsys):
 
 def test_execute_writes_nothing_when_a_cell_fails(root, capsys):
     chapters.sync(root)
-    cells = [new_code_cell("print(1)"), new_code_cell("1 / 0")]
+    cells = [new_code_cell("print(1)"), new_code_cell("1 / 0", id="bad")]
     put(root, "02_bad.ipynb", new_markdown_cell("# Bad"), *cells)
     chapters.sync(root)
     before = files(root)
-    with pytest.raises(SystemExit, match="failed: 02_bad"):
+    place = re.escape("02_bad is not written: cell 5 (bad) `1 / 0`")
+    with pytest.raises(
+        SystemExit, match=f"{place}: ZeroDivisionError: division by zero"
+    ):
         chapters.execute(["02"], root)
     assert files(root) == before
-    assert "ZeroDivisionError" in capsys.readouterr().err
+    assert "----> 1 1 / 0" in re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().err)
+
+
+@pytest.mark.slow
+def test_execute_says_what_to_look_at_and_what_takes_too_long(
+    root, capsys, monkeypatch
+):
+    monkeypatch.setattr(chapters, "allowed", lambda name: 0)
+    with pytest.raises(
+        SystemExit, match=r"01_parts takes too long: \d+ of 0 processor"
+    ):
+        chapters.execute([], root)
+    assert "git diff notebooks/01_parts.ipynb\n" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        chapters.execute([], root)
+    assert "git diff" not in capsys.readouterr().out
+    assert read(root).cells[-1].execution_count == 4
+
+
+def test_execute_runs_under_the_conditions_of_the_tests(root):
+    names = [*chapters.conditions("")][1:]
+    source = f"import os\nprint(*map(os.environ.get, {names}))\n"
+    source += "print(os.getcwd() == os.environ['HOME'])"
+    put(root, "02_more.ipynb", new_markdown_cell("# More"), new_code_cell(source))
+    chapters.execute(["02"], root)
+    said = read(root, "02_more.ipynb").cells[-1].outputs[0].text
+    assert said == "1 http://127.0.0.1:9\nTrue\n"
+
+
+@pytest.mark.slow
+def test_a_skeleton_lacks_what_a_writer_fills_alone(root, monkeypatch):
+    table = {15: {"parts": ["Part"]}}
+    monkeypatch.setattr("skeleton.CHAPTERS", table)
+    monkeypatch.setattr("form.CHAPTERS", table)
+    chapters.main(["new", "15_small_parts"], root)
+    chapters.execute(["15"], root)
+    chapters.check(root)
+    notebook = read(root, "15_small_parts.ipynb")
+    assert "It explains `Part` in `vitutils/parts.py`." in notebook.cells[2].source
+    assert [chapters.listings(c) for c in notebook.cells].count([PART]) == 1
+    found = faults(notebook, 15)
+    assert found and [words for words in found if not words.endswith(": TODO")] == []
+
+
+@pytest.mark.parametrize("name", ["parts", "1_parts", "01_again", "01_parts"])
+def test_a_skeleton_needs_a_new_name(root, name):
+    before = files(root)
+    with pytest.raises(SystemExit, match=rf"'{name}' is not a new chapter's name"):
+        chapters.new(name, root)
+    assert files(root) == before
 
 
 def test_execute_runs_the_chapters_named(root):

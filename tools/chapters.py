@@ -5,7 +5,9 @@ sync                writes: fills each listing cell with the source of the objec
                     cell from the address in _config.yml, puts that address into
                     the texts that carry it, brings notebooks into normal form
 check               writes nothing: names what sync would change, then exits with 1
-execute [NAME ...]  syncs, then re-runs in place the chapters that start with NAME
+execute [NAME ...]  syncs, then re-runs in place the chapters that start with NAME,
+                    under the tests' conditions
+new NAME            writes the skeleton of a chapter, as 15_title
 repository URL      changes the address in _config.yml, then everywhere (sync)
 """
 
@@ -15,26 +17,39 @@ import contextlib
 import hashlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 import textwrap
-import time
 import uuid
 from pathlib import Path
 
 import nbformat
-import yaml
+from address import addresses, readdress, slug_of
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from skeleton import skeleton
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
+NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
 TEXTS = ("README.md", "CITATION.cff", "pyproject.toml", "book/**/*.md")
 KEPT = ("tags", "listing", "mystnb", "ran")  # of a cell's metadata
 QUIET = ["--IPKernelApp.log_level=ERROR"]
 PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
+SECONDS = {  # a chapter's, on two cores; every other chapter: 20
+    "08_training": 120,
+    "09_attention_maps": 30,
+    "10_distillation_token": 30,
+    "11_distillation": 150,
+    "12_deit_experiments": 60,
+    "13_pretrained_weights": 90,
+    "14_scaling_out": 90,
+}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
@@ -56,40 +71,6 @@ if find_spec("vitutils") is None:
         clone = ["git", "clone", "--quiet", "--depth=1", "--branch={branch}"]
         subprocess.run([*clone, url], check=True)
     runpy.run_path("{name}/tools/colab.py")"""
-
-
-def slug_of(url):
-    """Return OWNER/NAME of a GitHub address."""
-    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", url)
-    if not found:  # Colab opens nothing else
-        sys.exit(f"{url!r} is not of the form https://github.com/OWNER/NAME")
-    return found[1]
-
-
-def addresses(root):
-    """Return (OWNER/NAME in the texts, OWNER/NAME in _config.yml, branch)."""
-    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
-    readme = (root / "README.md").read_text(encoding="utf-8")
-    found = re.search(r"git clone .*?(https://github\.com/[^\s`]+)", readme)
-    if not found:
-        sys.exit("README.md has no command `git clone https://github.com/OWNER/NAME`")
-    repository = config["repository"]
-    return slug_of(found[1]), slug_of(repository["url"]), repository["branch"]
-
-
-def readdress(text, old, new, branch):
-    """Return a text with the addresses of `old` (OWNER/NAME) replaced by `new`'s."""
-    (owner, name), (new_owner, new_name) = old.split("/"), new.split("/")
-    hub, end = r"(github(?:\.com)?/)", r"(?![\w-])"
-    pages = f"{new_owner.lower()}.github.io/{new_name}"
-    for pattern, replacement in (
-        (rf"{hub}{re.escape(old)}{end}", rf"\g<1>{new}"),
-        (rf"({hub}{re.escape(new)}/(?:blob|tree|raw)/)[^/)\s]+", rf"\g<1>{branch}"),
-        (rf"(?i){re.escape(owner)}\.github\.io/{re.escape(name)}{end}", pages),
-        (rf"(git clone .*\s+cd ){re.escape(name)}{end}", rf"\g<1>{new_name}"),
-    ):
-        text = re.sub(pattern, replacement, text)
-    return text
 
 
 def source_of(name, root=ROOT):
@@ -212,7 +193,7 @@ def normal_form(notebook):
 
 
 def out_of_step(root):
-    """Yield (path, new text, what differs) for each file that `sync` would change."""
+    """Yield (path, new text, all that differs) for each file that sync would change."""
     old, new, branch = addresses(root)
     for path in sorted((root / "notebooks").glob("*.ipynb")):
         before = path.read_text(encoding="utf-8")
@@ -224,11 +205,11 @@ def out_of_step(root):
             words = [
                 " ".join([place(after, cell), *listings(cell)]) for cell in changed
             ]
-            yield path, text, ", ".join(words) or "not in normal form"
+            yield path, text, words or ["not in normal form"]
     for path in sorted(path for pattern in TEXTS for path in root.glob(pattern)):
         before = path.read_text(encoding="utf-8")
         if (text := readdress(before, old, new, branch)) != before:
-            yield path, text, f"not the address in _config.yml, {new}, {branch}"
+            yield path, text, [f"not the address in _config.yml, {new}, {branch}"]
 
 
 def write(path, text):
@@ -240,48 +221,107 @@ def write(path, text):
 
 def sync(root=ROOT):
     """Write every file that is out of step."""
-    for path, text, words in list(out_of_step(root)):
+    for path, text, differences in list(out_of_step(root)):
         write(path, text)
-        print(f"{path.relative_to(root)}: mended: {words}")
+        for words in differences:
+            print(f"{path.relative_to(root)}, mended: {words}")
 
 
 def check(root=ROOT):
     """Exit with 1, naming what differs, unless everything is in step."""
     if found := list(out_of_step(root)):
-        lines = [f"{path.relative_to(root)}: {words}" for path, _, words in found]
+        lines = [
+            f"{path.relative_to(root)}, {w}" for path, _, words in found for w in words
+        ]
         sys.exit("\n".join(["out of step (`make sync` mends it):", *lines]))
 
 
+def conditions(home):
+    """Return the variables under which outputs are made and compared.
+
+    Two threads stall where a neighbor keeps a core busy; no chapter needs a network.
+    """
+    proxy = "http://127.0.0.1:9"
+    return {"HOME": str(home), "OMP_NUM_THREADS": "1", "https_proxy": proxy}
+
+
+def allowed(name):
+    """Return the processor seconds that a chapter may use: both cores' share."""
+    return 2 * SECONDS.get(name, 20)
+
+
+def used():
+    """Return the processor seconds that ended children of this process have used."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return children.ru_utime + children.ru_stime
+
+
+def run(notebook, folder):
+    """Run a notebook in a folder, under the tests' conditions; return what went wrong.
+
+    No times are recorded and streams are merged: a second run gives the same bytes.
+    """
+    begun = []
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        record_timing=False,
+        coalesce_streams=True,
+        resources={"metadata": {"path": folder}},
+        extra_arguments=QUIET,
+        on_cell_start=lambda cell, cell_index: begun.append(cell),
+    )
+    try:
+        client.execute(env=os.environ | conditions(folder))
+    except CellExecutionError as error:
+        print(error, file=sys.stderr)
+        words = f"{error.ename}: {error.evalue}"
+    except (CellTimeoutError, DeadKernelError) as error:
+        words = str(error).splitlines()[0]
+    else:
+        return None
+    return f"{place(notebook, begun[-1])}: {words}"
+
+
 def execute(names, root=ROOT):
-    """Run chapters in their folder; each is written only if every cell of it ran."""
+    """Run chapters; each is written only if every cell of it ran."""
     sync(root)
     chapters = sorted((root / "notebooks").glob("*.ipynb"))
     if unknown := [n for n in names if not any(c.name.startswith(n) for c in chapters)]:
         sys.exit(f"no chapter starts with {unknown}: {[c.stem for c in chapters]}")
-    failed = []
+    failed, changed = [], []
     for path in (c for c in chapters if c.name.startswith(tuple(names) or "")):
-        notebook, start = nbformat.read(path, as_version=4), time.perf_counter()
-        folder = {"metadata": {"path": str(path.parent)}}
-        try:  # no times and merged streams: a second run writes the same bytes
-            NotebookClient(
-                notebook,
-                timeout=600,
-                kernel_name="python3",
-                record_timing=False,
-                coalesce_streams=True,
-                resources=folder,
-                extra_arguments=QUIET,
-            ).execute()
-        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-            failed.append(path.stem)
-            print(f"{path.stem}: not written: {error}", file=sys.stderr)
-        else:
-            for cell in stamped(notebook):
-                cell.metadata.ran = stamp(cell.source)
-            write(path, normal_form(notebook))
-            print(f"{path.stem}: {time.perf_counter() - start:.1f} s", flush=True)
+        notebook, before = nbformat.read(path, as_version=4), used()
+        with tempfile.TemporaryDirectory() as folder:
+            wrong = run(notebook, folder)
+        if wrong:
+            failed.append(f"{path.stem} is not written: {wrong}")
+            print(failed[-1], file=sys.stderr)
+            continue
+        for cell in stamped(notebook):
+            cell.metadata.ran = stamp(cell.source)
+        text, seconds = normal_form(notebook), used() - before
+        if text != path.read_text(encoding="utf-8"):
+            write(path, text)
+            changed.append(str(path.relative_to(root)))
+        words = f"{seconds:.0f} of {allowed(path.stem)} processor seconds"
+        print(f"{path.stem}: {words}", flush=True)
+        if seconds > allowed(path.stem):
+            failed.append(f"{path.stem} takes too long: {words}")
+    if changed:
+        print("see what changed: git diff", *changed)
     if failed:
-        sys.exit(f"failed: {', '.join(failed)}")
+        sys.exit("\n".join(failed))
+
+
+def new(name, root=ROOT):
+    """Write the skeleton of a chapter, with the names that CHAPTERS gives it."""
+    path = root / f"notebooks/{name}.ipynb"
+    if not re.fullmatch(r"\d\d_\w+", name) or list(path.parent.glob(f"{name[:3]}*")):
+        sys.exit(f"{name!r} is not a new chapter's name, as in 15_title")
+    write(path, normal_form(nbformat.v4.new_notebook(cells=skeleton(name))))
+    sync(root)
 
 
 def move(url, branch=None, root=ROOT):
@@ -304,6 +344,9 @@ def main(arguments=None, root=ROOT):
     command = commands.add_parser("execute")
     command.set_defaults(run=execute)
     command.add_argument("names", nargs="*", metavar="NAME")
+    command = commands.add_parser("new")
+    command.set_defaults(run=new)
+    command.add_argument("name")
     command = commands.add_parser("repository")
     command.set_defaults(run=move)
     command.add_argument("url")
