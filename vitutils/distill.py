@@ -94,9 +94,9 @@ def two_heads(
 class Teacher:
     """A trained model that answers and never changes.
 
-    Called with images (B, C, H, W), it returns logits (B, K).
-    It is a copy in eval mode that wants no gradients, and no module: no
-    optimizer, checkpoint or ``train()`` of a student can reach it.
+    Called with images (B, C, H, W), it returns logits (B, K). It is a copy
+    in eval mode that wants no gradients, and no module: no optimizer,
+    checkpoint or ``train()`` of a student can reach it.
 
     Args:
         model: the trained model, images to logits (B, K).
