@@ -14,13 +14,27 @@ from vitutils.engine.checkpoints import write_atomically
 
 
 def write_json(content: Any, path: str | Path) -> None:
-    """Write plain, finite values as JSON, the file whole or not at all."""
+    """Write plain values as JSON, the file whole or not at all.
+
+    Raises:
+        ValueError: a number is not finite: JSON has none of these.
+        OSError: the file could not be written.
+    """
     text = json.dumps(content, indent=1, allow_nan=False) + "\n"
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def machine(*packages: str, device: str = "cpu") -> dict:
-    """Describe where a number is measured: date, device, versions of packages."""
+    """Describe where a number is measured.
+
+    Args:
+        packages: names of the distributions whose versions count.
+        device: "cpu", or "cuda" for the device in use.
+
+    Returns:
+        The date, the device's name, the number of cores that this process may use,
+        and the versions of Python and of the packages.
+    """
     return {
         "date": date.today().isoformat(),
         "device": device_name(device),

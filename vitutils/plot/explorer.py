@@ -81,8 +81,8 @@ def explore(
 
     The page holds square roots of the weights in 8 bits: 4/3 bytes a weight, 96 kB
     for 4 layers of 4 heads on 65 tokens. Where m is the largest weight of a query (in
-    one layer and head), a weight w comes out wrong by at most sqrt(w m) / 255 +
-    m / 510**2, which is less than m / 250; m itself is right. Means over heads are
+    one layer and head), a weight w comes out wrong by at most ``sqrt(w m) / 255 +
+    m / 510**2``, which is less than m / 250; m itself is right. Means over heads are
     means of these. Weights are shown rounded to 0.1 %, below 1 % to 0.01 %.
 
     Args:
