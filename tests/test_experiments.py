@@ -2,13 +2,13 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
 import torch
 
+from experiments import cifar10
 from experiments import deit_tables as experiments
+from experiments.__main__ import MODULES, main
 from experiments.deit_tables import SEEDS, SETTINGS, STUDIES
 from vitutils.data import DATA
 
@@ -50,7 +50,7 @@ def test_the_record_in_the_book_is_of_these_tasks(study):
     _, tasks = STUDIES[study]()
     assert [row["task"] for row in held["runs"]] == tasks
     assert held["settings"] == json.loads(json.dumps(SETTINGS))
-    command = rf"python -m vitutils\.experiments {study}( --workers \d+)?"
+    command = rf"python -m (vitutils\.)?experiments {study}( --workers \d+)?"
     assert re.fullmatch(command, held["command"])
 
 
@@ -134,9 +134,34 @@ def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images():
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
-    [(["--help"], 0, "table_3"), (["table_9"], 2, "invalid choice: 'table_9'")],
+    [
+        (["--help"], 0, "table_3: None, soft, hard"),
+        (["table_9"], 2, "invalid choice: 'table_9'"),
+        (["table_3", "--data", "x"], 2, "--data is not for table_3"),
+    ],
 )
-def test_the_command_says_what_it_takes(arguments, code, words):
-    command = [sys.executable, "-m", "experiments.deit_tables", *arguments]
-    run = subprocess.run(command, capture_output=True, text=True)
-    assert run.returncode == code and words in run.stdout + run.stderr
+def test_the_command_says_what_it_takes(arguments, code, words, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(arguments)
+    captured = capsys.readouterr()
+    assert stopped.value.code == code
+    assert words in " ".join((captured.out + captured.err).split())
+
+
+def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
+    asked = []
+
+    def perform(name, **options):
+        asked.append((name, options))
+        raise ValueError("the record is full")
+
+    monkeypatch.setattr(cifar10, "perform", perform)
+    assert main(["cifar10", "--workers", "1", "--data", "a b"]) == 1
+    command = "python -m experiments cifar10 --workers 1 --data 'a b'"
+    expected = {"command": command, "workers": 1, "data": "a b"}
+    assert asked == [("cifar10", expected)]
+    assert capsys.readouterr().err == "the record is full\n"
+
+
+def test_every_study_is_one_of_the_command():
+    assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, "fashion_mnist"}

@@ -1,6 +1,7 @@
 """Recorded runs: kept one by one, gone on with, never mixed."""
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -23,6 +24,13 @@ def double(task):
     return {"value": 2 * task["seed"], "threads": torch.get_num_threads()}
 
 
+def deadly(task):
+    """A run whose process is killed, as the system does where memory runs out."""
+    if task["seed"] == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return double(task)
+
+
 def slow(task):
     time.sleep(0.05 if task["seed"] == 0 else 60)
     return {"value": task["seed"]}
@@ -30,7 +38,9 @@ def slow(task):
 
 def test_every_task_is_recorded_in_order_with_where_it_ran(tmp_path):
     path = tmp_path / "results" / "study.json"
-    held = record(path, TASKS, double, settings={"sizes": (1, 2)}, workers=2)
+    held = record(
+        path, TASKS, double, settings={"sizes": (1, 2)}, command="x", workers=2
+    )
     assert json.loads(path.read_text()) == held
     assert [row["task"] for row in held["runs"]] == TASKS
     assert [row["value"] for row in held["runs"]] == [0, 2, 4, 6]
@@ -38,25 +48,26 @@ def test_every_task_is_recorded_in_order_with_where_it_ran(tmp_path):
     assert held["settings"] == {"sizes": [1, 2]} and held["workers"] == 2
     assert held["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert held.keys() >= machine().keys()
+    assert held["command"] == "x"
 
 
 def test_a_failed_run_loses_nothing_and_done_ones_are_not_repeated(tmp_path):
     path = tmp_path / "study.json"
     bad = {"seed": 9, "fails": True}
     with pytest.raises(RuntimeError, match="this run fails"):
-        record(path, [*TASKS[:2], bad], double, settings={}, workers=1)
+        record(path, [*TASKS[:2], bad], double, settings={}, command="x", workers=1)
     first = json.loads(path.read_text())["runs"]
     assert [row["task"] for row in first] == TASKS[:2]
     first[0]["value"] = "kept"
     path.write_text(json.dumps({"settings": {}, "runs": first}))
-    held = record(path, TASKS, double, settings={}, workers=1)
+    held = record(path, TASKS, double, settings={}, command="x", workers=1)
     assert [row["value"] for row in held["runs"]] == ["kept", 2, 4, 6]
 
 
 def test_tasks_that_are_no_longer_asked_for_leave_the_record(tmp_path):
     path = tmp_path / "study.json"
-    record(path, TASKS, double, settings={}, workers=1)
-    held = record(path, TASKS[1:3], double, settings={}, workers=1)
+    record(path, TASKS, double, settings={}, command="x", workers=1)
+    held = record(path, TASKS[1:3], double, settings={}, command="x", workers=1)
     assert [row["task"] for row in held["runs"]] == TASKS[1:3]
     assert json.loads(path.read_text()) == held
 
@@ -74,7 +85,7 @@ def test_records_of_other_settings_and_broken_files_are_refused(tmp_path, text, 
     path = tmp_path / "study.json"
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
-        record(path, TASKS, double, settings={"lr": 2})
+        record(path, TASKS, double, settings={"lr": 2}, command="x")
     assert path.read_text() == text
 
 
@@ -87,7 +98,8 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
         "if __name__ == '__main__':\n"
         # A shell starts background jobs with Ctrl-C ignored, and tests inherit that.
         "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "    record(Path('study.json'), TASKS, slow, settings={}, workers=1)\n"
+        "    more = dict(settings={}, command='x', workers=1)\n"
+        "    record(Path('study.json'), TASKS, slow, **more)\n"
     )
     (tmp_path / "study.py").write_text(code)
     variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
@@ -107,3 +119,17 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     run.communicate(timeout=120)
     assert run.returncode != 0
     assert [row["value"] for row in json.loads(path.read_text())["runs"]] == [0]
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_ends_the_study_and_the_same_call_goes_on(tmp_path):
+    path = tmp_path / "study.json"
+    start = time.monotonic()
+    with pytest.raises(RuntimeError, match=r"a task of .*study\.json has died"):
+        record(path, TASKS, deadly, settings={}, command="x", workers=1)
+    assert time.monotonic() - start < 60
+    done = [row["value"] for row in json.loads(path.read_text())["runs"]]
+    assert done == [0, 2]
+    assert multiprocessing.active_children() == []
+    held = record(path, TASKS, double, settings={}, command="x", workers=2)
+    assert [row["value"] for row in held["runs"]] == [0, 2, 4, 6]
