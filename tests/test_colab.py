@@ -20,6 +20,8 @@ from form import exercises, solution, tagged
 from installed import needed_by
 from nbformat.v4 import new_code_cell, new_notebook
 
+pytestmark = pytest.mark.slow
+
 # Behind each exercise: its check, once its solution has run, must be content.
 SOLVED = """\
 import contextlib as _contextlib, io as _io

@@ -110,6 +110,7 @@ def test_shared_projection_shows_as_missing_parameters():
     assert unused == ["w_k.weight", "w_v.weight"]
 
 
+@pytest.mark.slow
 def test_dot_and_svg_are_identical_in_two_processes():
     running = [
         subprocess.Popen(

@@ -171,7 +171,7 @@ def test_small_models_give_the_same_logits(make, suffix, tmp_path):
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: torchvision.models.vit_b_16(),
+        pytest.param(lambda: torchvision.models.vit_b_16(), marks=pytest.mark.slow),
         lambda: timm.create_model("vit_tiny_patch16_224"),
         lambda: timm.create_model("deit_tiny_distilled_patch16_224"),
         lambda: timm.create_model(
