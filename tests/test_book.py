@@ -111,7 +111,7 @@ def test_chapters_are_numbered_in_order():
 @pytest.mark.parametrize("page", PAGES)
 def test_no_markup_is_left_unrendered(page):
     article = copy.copy(soup(page).article)
-    for code in article.select("pre, code, script, .math, style"):
+    for code in article.select("pre, code, script, .math, style, .sig"):
         code.extract()
     raw = r"\{(?:cite|ref|doc|numref|eq|math|admonition)\S*\}|\[\^|\*\*\w|^\(\S+\)=$|\$"
     assert not re.findall(raw, article.get_text(), flags=re.M)

@@ -53,6 +53,7 @@ class Embeddings(nn.Module):
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W)
+        """Return the tokens (B, N+1, D) of images (B, C, H, W)."""
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not fit a model "

@@ -34,7 +34,7 @@ class FolderRun(Run):
         setup: plain values by name that a resumed run must share too, as the names of
             what ``data`` and ``loss_fn`` were made from.
 
-    Raises (in ``fit``):
+    Raises:
         FileExistsError: the folder holds a run, and ``resume`` is False.
         ValueError: the run in the folder has other settings, or is not whole.
         KeyboardInterrupt: after Ctrl-C, when the step is done and saved.
