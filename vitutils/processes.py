@@ -26,7 +26,7 @@ def joined() -> Iterator[None]:
     import torch.distributed.nn.functional
 
     if torch.cuda.is_available():
-        # Untold, as on some clusters: processes fill one machine after another.
+        # Untold, as on some clusters: machine after machine is filled.
         here = int(os.environ["RANK"]) % torch.cuda.device_count()
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", here)))
     dist.init_process_group()  # gloo for what is on the CPU, NCCL for CUDA
