@@ -50,6 +50,9 @@ SECONDS = {  # a chapter's, on two cores; every other chapter: 20
     "13_pretrained_weights": 90,
     "14_scaling_out": 90,
 }
+# Under these, outputs are made and compared: two threads stall where a neighbor keeps a
+# core busy.
+CONDITIONS = {"OMP_NUM_THREADS": "1"}
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python", "pygments_lexer": "ipython3"},
@@ -236,15 +239,6 @@ def check(root=ROOT):
         sys.exit("\n".join(["out of step (`make sync` mends it):", *lines]))
 
 
-def conditions(home):
-    """Return the variables under which outputs are made and compared.
-
-    Two threads stall where a neighbor keeps a core busy; no chapter needs a network.
-    """
-    proxy = "http://127.0.0.1:9"
-    return {"HOME": str(home), "OMP_NUM_THREADS": "1", "https_proxy": proxy}
-
-
 def allowed(name):
     """Return the processor seconds that a chapter may use: both cores' share."""
     return 2 * SECONDS.get(name, 20)
@@ -273,7 +267,7 @@ def run(notebook, folder):
         on_cell_start=lambda cell, cell_index: begun.append(cell),
     )
     try:
-        client.execute(env=os.environ | conditions(folder))
+        client.execute(env=os.environ | CONDITIONS)
     except CellExecutionError as error:
         print(error, file=sys.stderr)
         words = f"{error.ename}: {error.evalue}"

@@ -15,9 +15,8 @@ from vitutils import CHAPTERS
 MYST = r"(?m)\{[\w:-]+\}`|^\s*(```|:::+|~~~)\{|^\([\w-]+\)=$"  # roles, fences, targets
 MACHINE = r"(?<![\w/.])/(work|tmp|root|home|opt)\b"
 
-SERVING = {
-    path.parent.name for path in Path(vitutils.__file__).parent.glob("*/__init__.py")
-}
+FOLDERS = Path(vitutils.__file__).parent.glob("*/__init__.py")
+SERVING = {path.parent.name for path in FOLDERS}
 
 
 def tagged(cell, tag):
@@ -64,7 +63,7 @@ def imported(code):
 def explained_in(name):
     """Return the chapter from which on a piece may be imported."""
     module, _, inner = name.partition(".")
-    if module in SERVING:
+    if module in {*SERVING, "__main__"}:
         return 0
     numbers = [number for number, taught in CHAPTERS.items() if module in taught]
     if not inner:  # the whole module: all its pieces
