@@ -131,6 +131,7 @@ def test_a_start_takes_the_options_of_training(folder, teacher):
         assert torch.equal(model.state_dict()[name], value)
 
 
+@pytest.mark.slow(2)
 def test_everything_that_is_optional_at_once(folder, teacher, tmp_path):
     run = tmp_path / "run"
     words = [
@@ -163,6 +164,7 @@ def test_everything_that_is_optional_at_once(folder, teacher, tmp_path):
     }
 
 
+@pytest.mark.slow(2)
 def test_a_student_learns_what_the_teacher_says(folder, teacher, tmp_path):
     """Soft distillation with all of the balance on the teacher never reads a label."""
     words = [
@@ -190,6 +192,7 @@ def test_a_student_learns_what_the_teacher_says(folder, teacher, tmp_path):
     assert (student.logits.argmax(1) == answers).double().mean() > 0.8
 
 
+@pytest.mark.slow(30)
 def test_a_compiled_model_is_kept_as_the_plain_one(folder, tmp_path):
     run = tmp_path / "run"
     words = ["--data", str(folder), "--folder", str(run), *TINY, "--epochs", "1"]
@@ -447,6 +450,7 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         assert "usage" in capsys.readouterr().err
 
 
+@pytest.mark.slow(4)
 def test_help_explains_every_option():
     done = subprocess.run(
         [sys.executable, "-m", "vitutils", "train", "--help"],
@@ -460,6 +464,7 @@ def test_help_explains_every_option():
         assert name.replace("_", "-") in done.stdout
 
 
+@pytest.mark.slow(10)
 def test_torchrun_runs_the_command_unchanged(folder, tmp_path):
     run = tmp_path / "run"
     done = subprocess.run(

@@ -54,6 +54,7 @@ def test_the_record_in_the_book_is_of_these_tasks(study):
     assert re.fullmatch(command, held["command"])
 
 
+@pytest.mark.slow(2)
 def test_all_images_are_more_than_the_training_split():
     whole = experiments.fashion("flips", 60_000)
     part = experiments.fashion("flips", 54_000)
@@ -71,6 +72,7 @@ def test_the_search_never_reads_the_test_images():
     assert not {task["seed"] for task in tasks} & set(SEEDS)
 
 
+@pytest.mark.slow(3)
 @pytest.mark.parametrize("method", experiments.METHODS)
 def test_a_student_is_trained_and_measured(teacher, method):
     task = SMALL | {"teacher": teacher, "method": method, "seed": 3}
@@ -87,6 +89,7 @@ def test_a_student_is_trained_and_measured(teacher, method):
     json.dumps(results)
 
 
+@pytest.mark.slow(6)
 def test_methods_and_seeds_make_a_difference(teacher):
     task = SMALL | {"teacher": teacher, "seed": 3}
     answers = [
@@ -127,6 +130,7 @@ def test_a_teacher_is_trained_once(teacher, tmp_path):
     assert all(torch.equal(a, b) for a, b in weights)
 
 
+@pytest.mark.slow(3)
 def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images():
     results = experiments.train_three(SMALL | {"seed": 0})
     assert results["accuracy"].keys() == {"cnn", "vit", "deit"}

@@ -121,6 +121,7 @@ def two(tmp_path_factory):
     return folder, train(folder, world=2, epochs=3)
 
 
+@pytest.mark.slow(20)
 def test_two_processes_give_the_weights_of_one(one, two):
     _, (first, second) = two
     assert_same(first, second, atol=0, rtol=0)
@@ -131,6 +132,7 @@ def test_two_processes_give_the_weights_of_one(one, two):
         assert b["step"] == a["step"]
 
 
+@pytest.mark.slow(3)
 def test_each_image_is_seen_once_an_epoch(one, two):
     _, both = two
     epoch = len(one["seen"]) // 3
@@ -142,6 +144,7 @@ def test_each_image_is_seen_once_an_epoch(one, two):
     torch.testing.assert_close(together.sort()[0], alone.sort()[0])
 
 
+@pytest.mark.slow(3)
 def test_evaluation_counts_each_image_once_in_order(one, two):
     _, both = two
     for process in both:
@@ -152,6 +155,7 @@ def test_evaluation_counts_each_image_once_in_order(one, two):
         )
 
 
+@pytest.mark.slow(3)
 def test_only_the_first_process_writes(two):
     folder, _ = two
     names = sorted(path.name.split(".")[0] for path in folder.iterdir())
@@ -159,6 +163,7 @@ def test_only_the_first_process_writes(two):
     load_model(folder / "best.safetensors")
 
 
+@pytest.mark.slow(15)
 def test_with_all_that_is_random_two_processes_equal_one_in_two_parts(tmp_path):
     """Crops, mixing and dropout are drawn by part, whoever computes it."""
     settings = {"epochs": 2, "random": True, "average": 0.9}
@@ -168,6 +173,7 @@ def test_with_all_that_is_random_two_processes_equal_one_in_two_parts(tmp_path):
     assert_same(alone, first, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow(15)
 @pytest.mark.parametrize("before, after", [(2, 1), (1, 2)])
 def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path, before, after):
     folder = tmp_path / "run"
@@ -186,6 +192,7 @@ def test_a_run_goes_on_with_another_number_of_processes(one, tmp_path, before, a
     assert_same(one, again, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow(15)
 def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path):
     folder = tmp_path / "run"
     dies = {"rank": 1, "after": 70, "signal": "SIGKILL"}
@@ -227,6 +234,7 @@ assert threads() == before
 """
 
 
+@pytest.mark.slow(8)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_no_thread_outlives_the_processes_together(tmp_path):
     """A thread that is left can abort the process as it ends."""
@@ -241,6 +249,7 @@ def test_no_thread_outlives_the_processes_together(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow(8)
 def test_an_error_of_the_first_process_is_raised_in_all(two):
     folder, _ = two
     done = subprocess.run(

@@ -36,6 +36,7 @@ def slow(task):
     return {"value": task["seed"]}
 
 
+@pytest.mark.slow(5)
 def test_every_task_is_recorded_in_order_with_where_it_ran(tmp_path):
     path = tmp_path / "results" / "study.json"
     held = record(
@@ -51,6 +52,7 @@ def test_every_task_is_recorded_in_order_with_where_it_ran(tmp_path):
     assert held["command"] == "x"
 
 
+@pytest.mark.slow(8)
 def test_a_failed_run_loses_nothing_and_done_ones_are_not_repeated(tmp_path):
     path = tmp_path / "study.json"
     bad = {"seed": 9, "fails": True}
@@ -64,6 +66,7 @@ def test_a_failed_run_loses_nothing_and_done_ones_are_not_repeated(tmp_path):
     assert [row["value"] for row in held["runs"]] == ["kept", 2, 4, 6]
 
 
+@pytest.mark.slow(5)
 def test_tasks_that_are_no_longer_asked_for_leave_the_record(tmp_path):
     path = tmp_path / "study.json"
     record(path, TASKS, double, settings={}, command="x", workers=1)
@@ -89,6 +92,7 @@ def test_records_of_other_settings_and_broken_files_are_refused(tmp_path, text, 
     assert path.read_text() == text
 
 
+@pytest.mark.slow(6)
 def test_ctrl_c_keeps_what_is_done(tmp_path):
     code = (
         "import signal\n"
@@ -121,7 +125,7 @@ def test_ctrl_c_keeps_what_is_done(tmp_path):
     assert [row["value"] for row in json.loads(path.read_text())["runs"]] == [0]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(10)
 def test_a_process_that_is_killed_ends_the_study_and_the_same_call_goes_on(tmp_path):
     path = tmp_path / "study.json"
     start = time.monotonic()
