@@ -169,8 +169,9 @@ def test_fit_takes_the_same_steps_as_on_the_cpu(data):
     on_device = fit(there, data, **settings)
     on_cpu = fit(here, data, **settings | {"device": "cpu"})
     assert on_device[0]["train_loss"] == pytest.approx(on_cpu[0]["train_loss"], 1e-4)
-    for a, b in zip(there.parameters(), here.parameters(), strict=True):
-        torch.testing.assert_close(a.cpu(), b, atol=1e-4, rtol=1e-3)
+    # Not the weights: the keys' bias has no gradient but rounding, which Adam enlarges.
+    found, expected = (evaluate(m, data.validation).logits for m in (there, here))
+    assert relative_error(found, expected) < 1e-3
 
 
 def test_a_student_learns_from_a_teacher_on_the_device(data):
@@ -282,33 +283,40 @@ def test_mixing_draws_what_it_draws_on_the_cpu():
 # Models and kernels.
 
 
+def both_ways(dtype, mask):
+    """Return output, gradients of q, k, v: by the explicit product, by the kernel."""
+    generator = torch.Generator().manual_seed(0)
+    q, k, v, up = torch.randn(4, 2, 3, 197, 64, generator=generator).to(DEVICE, dtype)
+    for attention in (
+        lambda q, k, v: ScaledDotProductAttention()(q, k, v, mask)[0],
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, attn_mask=mask),
+    ):
+        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
+        out = attention(*inputs)
+        out.backward(up)
+        yield [out, *(x.grad for x in inputs)]
+
+
+def random_mask():
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(2, 1, 197, 197, generator=generator) < 0.5
+
+
 @pytest.mark.parametrize("masked", [False, True], ids=["all", "masked"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_fused_kernel_computes_what_the_explicit_product_does(dtype, masked):
-    """Forward and backward; a query that sees no key gets zeros from both."""
-    generator = torch.Generator().manual_seed(0)
-    q, k, v, up = torch.randn(4, 2, 3, 197, 64, generator=generator).to(
-        DEVICE, DTYPES[dtype]
-    )
-    mask = None
-    if masked:
-        mask = torch.rand(2, 1, 197, 197, generator=generator) < 0.5
-        mask[0, 0, 5] = False
-        mask = mask.to(DEVICE)
-    results = {}
-    for way in ("explicit", "fused"):
-        inputs = [x.clone().requires_grad_() for x in (q, k, v)]
-        if way == "explicit":
-            out, _ = ScaledDotProductAttention()(*inputs, mask)
-        else:
-            out = F.scaled_dot_product_attention(*inputs, attn_mask=mask)
-        out.backward(up)
-        results[way] = [out, *(x.grad for x in inputs)]
-        if masked:
-            assert out[0, :, 5].abs().max() == 0
-    for explicit, fused in zip(*results.values(), strict=True):
-        assert fused.isfinite().all()
+    mask = random_mask().to(DEVICE) if masked else None
+    for explicit, fused in zip(*both_ways(DTYPES[dtype], mask), strict=True):
         assert relative_error(fused, explicit) < TOLERANCE[dtype]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_query_that_sees_no_key_gets_zeros_from_both(dtype):
+    mask = random_mask()
+    mask[0, 0, 5] = False
+    for out, *gradients in both_ways(DTYPES[dtype], mask.to(DEVICE)):
+        assert out[0, :, 5].abs().max() == 0
+        assert all(gradient.isfinite().all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -1,0 +1,122 @@
+#!/usr/bin/env bash
+# Use nine minutes of a machine with a GPU well: tests, throughput, CIFAR-10.
+#
+#   bash benchmarks/gpu.sh --data cifar10-jpeg.tar.xz
+#   bash benchmarks/gpu.sh --smoke      # on the CPU, at toy size, in about two minutes
+#   bash benchmarks/gpu.sh --quick      # the same without torch.compile, in one
+#
+# --data PATH  CIFAR-10: a folder of train/CLASS/* and test/CLASS/*, or a tar archive of
+#              one, its path seen from the repository's root; in the smoke test also
+#              fashion_mnist, which is there what is trained on if nothing is named
+# -k WORDS     run only tests of such names, as pytest's -k
+#
+# OUT names the folder of the results (runs/gpu), PYTHON the interpreter, which needs
+# torch, torchvision, timm, tensorboard and pytest; vitutils need not be installed, and
+# no network is needed. Each part has a limit, in seconds (LIMIT_TESTS,
+# LIMIT_THROUGHPUT, LIMIT_CIFAR10), and a record that is kept up to date: a part that
+# fails, or takes too long, costs the others nothing. CIFAR-10 gets what time is left.
+
+set -u
+cd "$(dirname "$0")/.." || exit
+
+smoke='' quick='' data='' words=''
+while [ $# -gt 0 ]; do
+    case $1 in
+        --smoke) smoke=yes ;;
+        --quick) smoke=yes quick=yes ;;
+        --data) data=$2 && shift ;;
+        -k) words=$2 && shift ;;
+        *) echo "unknown option $1: see the head of $0" >&2 && exit 2 ;;
+    esac
+    shift
+done
+
+python=${PYTHON:-python3}
+[ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ] && python=.venv/bin/python
+OUT=${OUT:-runs/gpu}
+mkdir -p "$OUT" || exit
+rm -f "$OUT"/{tests,throughput,cifar10}.{json,log} "$OUT/summary.txt"
+export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+
+# Runs write a state of some 200 MB an epoch: into memory, if there is enough.
+free=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)
+place=${TMPDIR:-/tmp}
+if [ "${free:-0}" -gt 8000000 ]; then place=/dev/shm; fi
+work=$(mktemp -d -p "$place") && trap 'rm -rf "$work"' EXIT
+
+say() { echo "$*" | tee -a "$OUT/summary.txt"; }
+
+failed=0
+part() { # NAME LIMIT COMMAND...: run a part, its words in a log; tell how it ended
+    local name=$1 limit=$2 start=$SECONDS status=0 word
+    shift 2
+    # Ctrl-C is what Python ends in good order at, also where the shell ignores it.
+    timeout --signal=INT --kill-after=10 "$limit" env --default-signal=INT "$@" \
+        >"$OUT/$name.log" 2>&1 </dev/null || status=$?
+    case $status in
+        0) word=passed ;;
+        124 | 137) word='timed out' ;;
+        *) word="failed ($status)" ;;
+    esac
+    [ $status -eq 0 ] || failed=1
+    tail -n 25 "$OUT/$name.log" | cut -c -200
+    say "$(printf '%-11s %-11s %4d s of %s' "$name" "$word" $((SECONDS - start)) "$limit")"
+}
+
+# The machine.
+say "$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader \
+    2>/dev/null || echo 'no NVIDIA driver')"
+versions=$("$python" - <<'END'
+import importlib.metadata as metadata
+import platform
+import torch
+
+print("python", platform.python_version(), end="")
+for name in ("torch", "torchvision", "timm", "transformers", "vit-pytorch"):
+    try:
+        print(f", {name} {metadata.version(name)}", end="")
+    except metadata.PackageNotFoundError:
+        print(f", no {name}", end="")
+print(f", CUDA {torch.version.cuda}")
+raise SystemExit(not torch.cuda.is_available())
+END
+)
+usable=$?
+say "$versions"
+if [ $usable -ne 0 ] && [ -z "$smoke" ]; then
+    say 'torch finds no GPU: --smoke tries the script without one' && exit 2
+fi
+
+compile=(--compile timm)
+if [ -n "$smoke" ]; then
+    export VITUTILS_CUDA_TESTS_ON=cpu CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=1
+    limits=("${LIMIT_TESTS:-300}" "${LIMIT_THROUGHPUT:-180}" "${LIMIT_CIFAR10:-180}")
+    words=${words:-not compiled and not torchrun}
+    throughput=(--device cpu --sizes 28px_patch7 --batch 8 --rounds 1 --seconds 0.01
+        --limit 15)
+    cifar10=(--device cpu --toy --images 1000 --seconds 30)
+    if [ -n "$quick" ]; then
+        compile=()
+        cifar10+=(--seconds 5)
+    fi
+    data=${data:-fashion_mnist}
+else
+    limits=("${LIMIT_TESTS:-90}" "${LIMIT_THROUGHPUT:-220}")
+    throughput=(--device cuda --modes train forward --seconds 0.2
+        --limit $((limits[1] - 60)))
+    data=${data:-cifar10}
+fi
+
+part tests "${limits[0]}" "$python" benchmarks/cuda_tests.py -k "$words" \
+    --record "$OUT/tests.json"
+part throughput "${limits[1]}" "$python" benchmarks/throughput.py --dtypes bf16 \
+    "${compile[@]}" "${throughput[@]}" --record "$OUT/throughput.json"
+if [ -z "$smoke" ]; then
+    limits[2]=${LIMIT_CIFAR10:-$((525 - SECONDS))}
+    cifar10=(--device cuda --seconds $((limits[2] - 25)))
+fi
+part cifar10 "${limits[2]}" "$python" benchmarks/cifar10_gpu.py --data "$data" \
+    "${cifar10[@]}" --folder "$work/cifar10" --record "$OUT/cifar10.json"
+
+say "$SECONDS s in all"
+exit $failed

@@ -1,0 +1,62 @@
+"""benchmarks/gpu.sh on the CPU: every part runs, whatever becomes of the others."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def gpu(folder, *options, **environment):
+    """Run the script; return its status, how each part ended, and the records."""
+    done = subprocess.run(
+        ["bash", "benchmarks/gpu.sh", "--quick", *options],
+        cwd=ROOT,
+        env=os.environ | {"OUT": str(folder), "PYTHON": sys.executable} | environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    summary = (folder / "summary.txt").read_text()
+    parts = [line for line in summary.splitlines() if " s of " in line]
+    assert all(line in done.stdout for line in parts)
+    ends = {line.split()[0]: line[12:24].strip() for line in parts}
+    records = {p.stem: json.loads(p.read_text()) for p in folder.glob("*.json")}
+    return done.returncode, ends, records
+
+
+@pytest.mark.slow(50)
+def test_each_part_writes_its_record(tmp_path):
+    status, ends, records = gpu(tmp_path, "-k", "fp16")
+    assert ends == dict.fromkeys(("tests", "throughput", "cifar10"), "passed")
+    assert status == 0
+    assert records.keys() == ends.keys()
+    tests, throughput, cifar10 = (records[name] for name in ends)
+    assert tests["ended"]
+    assert {row["outcome"] for row in tests["tests"]} == {"passed"}
+    assert [row["mode"] for row in throughput["rows"]] == ["forward", "train"]
+    assert {"timm", "torchvision"} <= throughput["rows"][0]["ratio_to"].keys()
+    assert "class token alone" in throughput["last_block"]
+    assert [run["name"] for run in cifar10["runs"]] == ["teacher", "vit", "deit"]
+    _, vit, deit = cifar10["runs"]
+    assert len(vit["history"]) == len(deit["history"]) == vit["recipe"]["epochs"]
+    assert 0 <= deit["test_accuracy"] <= 1
+    # What comes back from a lent machine is few and small files.
+    assert len([*tmp_path.iterdir()]) <= 8
+
+
+@pytest.mark.slow(20)
+def test_parts_that_fail_cost_the_next_one_nothing(tmp_path):
+    status, ends, records = gpu(tmp_path, "-k", "no_such_test", LIMIT_THROUGHPUT="1")
+    assert ends == {
+        "tests": "failed (5)",  # pytest's status: no test was found
+        "throughput": "timed out",
+        "cifar10": "passed",
+    }
+    assert status == 1
+    assert records["tests"]["tests"] == []
+    assert len(records["cifar10"]["runs"]) == 3
