@@ -30,6 +30,7 @@ from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.engine.published import PUBLISHED, Published
+from vitutils.mlp import MLP
 from vitutils.pretrained import resize_positions
 from vitutils.train import evaluate
 from vitutils.vit import VisionTransformer
@@ -336,6 +337,8 @@ def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
         ("--weight-decay -1", "weight_decay is -1.0"),
         ("--lr 1e30 --batch-size 999 --epochs 1", "the validation loss is nan"),
         ("--precision fp16 --lr nan", "lr is nan"),
+        ("--mixup nan", "mixup nan is not a number"),
+        ("--seed -1", "seed is -1"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
@@ -358,6 +361,8 @@ def test_what_is_wrong_is_said_in_a_line(
         ("--init GRAY", "gray.safetensors wants images of 1 channels"),
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
         ("--init ODD", "embed_dim 24 is no multiple of 64: give num_heads"),
+        ("--init MLP", "mlp.safetensors holds a MLP, no model of images"),
+        ("--init NO_JSON", "no_json.safetensors is not of this version of vitutils"),
     ],
 )
 def test_what_is_wrong_with_a_start_is_said_in_a_line(
@@ -366,7 +371,12 @@ def test_what_is_wrong_with_a_start_is_said_in_a_line(
     gray, odd = tmp_path / "gray.safetensors", tmp_path / "odd.pth"
     save_model(ConvNet(in_channels=1, num_classes=2, widths=(4, 4)), gray)
     torch.save(timm_vit().state_dict(), odd)
-    for name, path in (("TEACHER", teacher), ("GRAY", gray), ("ODD", odd)):
+    mlp, no_json = tmp_path / "mlp.safetensors", tmp_path / "no_json.safetensors"
+    told = {"class": "vitutils.mlp.MLP", "config": '{"embed_dim": 2, "mlp_dim": 2}'}
+    save_file(MLP(embed_dim=2, mlp_dim=2).state_dict(), mlp, told)
+    save_file({}, no_json, told | {"config": "{"})
+    files = {"TEACHER": teacher, "GRAY": gray, "ODD": odd}
+    for name, path in {**files, "MLP": mlp, "NO_JSON": no_json}.items():
         words = words.replace(name, str(path))
     run = str(tmp_path / "run")
     words = ["--data", str(folder), "--folder", run, *SHORT, *words.split()]

@@ -112,6 +112,12 @@ def test_tokens_that_are_not_asked_for_change_nothing_but_the_work(x, outputs):
     assert worked_on == [x.shape[1], outputs]
 
 
+def test_a_block_that_stands_in_a_stack_several_times_is_the_last_one_once(x):
+    encoder = randomize(Encoder(depth=1, **SIZES))
+    encoder.blocks = nn.ModuleList([encoder.blocks[0]] * 3)
+    close(encoder(x, num_outputs=1)[0], encoder(x)[0][:, :1])
+
+
 def test_blocks_share_no_weights_and_start_apart():
     encoder = Encoder(depth=3, **SIZES)
     first, second = encoder.blocks[0], encoder.blocks[1]

@@ -282,11 +282,14 @@ def test_each_process_takes_a_gpu_though_nobody_tells_it_which(
         monkeypatch.setenv(name, value)
     if not local:
         monkeypatch.delenv("LOCAL_RANK", raising=False)
-    taken = []
+    taken, begun = [], []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", taken.append)
     for name in ("init_process_group", "destroy_process_group"):
-        monkeypatch.setattr(processes.dist, name, lambda: None)
+        monkeypatch.setattr(
+            processes.dist, name, lambda *backends: begun.append(backends)
+        )
     with processes.joined():
         assert taken == [device]
+    assert begun == [("cpu:gloo,cuda:nccl",), ()]

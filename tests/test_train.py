@@ -22,7 +22,7 @@ from vitutils.engine.checkpoints import load_model, load_state, save_state
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.large_step import LargeStep
 from vitutils.engine.precision import MixedPrecision
-from vitutils.train import evaluate, fit, parameter_groups, warmup_cosine
+from vitutils.train import Run, evaluate, fit, parameter_groups, warmup_cosine
 from vitutils.vit import VisionTransformer
 
 
@@ -354,6 +354,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(data, tmp_pa
         {"warmup": 1.0},
         {"label_smoothing": 1.5},
         {"clip_norm": 0},
+        {"seed": -1},
+        {"seed": 2**40},
     ],
 )
 def test_settings_out_of_range_name_the_value(data, wrong):
@@ -634,3 +636,11 @@ def test_seconds_count_on_over_a_resume(data, tmp_path):
     history = fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SETTINGS)
     assert len(history) == 4
     assert time.perf_counter() - before < 10
+
+
+def test_a_run_is_begun_once(data):
+    """A second fit would take up its counters, and neither optimizer nor schedule."""
+    run = Run()
+    fit(small_vit(), data, run=run, **SETTINGS)
+    with pytest.raises(ValueError, match="begun already: take a new one"):
+        fit(small_vit(), data, run=run, **SETTINGS)

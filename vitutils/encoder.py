@@ -121,8 +121,8 @@ class Encoder(nn.Module):
             a block, empty unless ``need_weights``.
         """
         weights = []
-        for block in self.blocks:
-            last = block is self.blocks[-1]
+        for i, block in enumerate(self.blocks, start=1):
+            last = i == len(self.blocks)
             if last and num_outputs is not None and not need_weights:
                 x, _ = block(x[:, :num_outputs], context=x)
                 continue

@@ -25,11 +25,12 @@ def joined() -> Iterator[None]:
     # defaults, and threads that are left so can abort a process's end.
     import torch.distributed.nn.functional
 
+    backends = "gloo"  # for what is on the CPU
     if torch.cuda.is_available():
-        # Untold, as on some clusters: machine after machine is filled.
-        here = int(os.environ["RANK"]) % torch.cuda.device_count()
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", here)))
-    dist.init_process_group()  # gloo for what is on the CPU, NCCL for CUDA
+        backends = "cpu:gloo,cuda:nccl"
+        here = int(os.environ.get("LOCAL_RANK", os.environ["RANK"]))
+        torch.cuda.set_device(here % torch.cuda.device_count())
+    dist.init_process_group(backends)
     try:
         yield
     finally:

@@ -209,11 +209,14 @@ class Run:
     def __init__(self):
         self.step = self.epoch = self.batch = self.images = 0
         self.loss = self.seconds = self.stepping = self.waiting = 0.0
+        self.started = None  # in seconds of time.perf_counter
         self.history = []
 
     @contextmanager
     def open(self, step: Step, settings: dict) -> Iterator[None]:
         """Begin the run: ``settings`` are the arguments of ``fit`` by name."""
+        if self.started is not None:
+            raise ValueError("this run has been begun already: take a new one")
         self.schedule, self.settings = step.schedule, settings
         self.started = time.perf_counter() - self.seconds
         yield
@@ -322,8 +325,7 @@ def fit(
         device: a torch device; None: CUDA, else MPS, else the CPU.
         progress: print a line an epoch.
         step: makes the step, as ``Step`` does.
-        run: remembers how far it is; None: in memory. A run that was
-            interrupted goes on where it was.
+        run: remembers how far it is; None: a new ``Run``, in memory.
 
     Returns:
         A dict an epoch: epoch, step, lr, train_loss, val_loss, val_accuracy
@@ -383,6 +385,8 @@ def check_settings(settings: dict) -> None:
     for name in ("warmup", "label_smoothing"):
         if not 0 <= settings[name] < 1:
             raise ValueError(f"{name} is {settings[name]}, expected 0 <= {name} < 1")
+    if not 0 <= settings["seed"] < 2**32:
+        raise ValueError(f"seed is {settings['seed']}, expected 0 <= seed < 2**32")
 
 
 def random_state_kept(device: torch.device) -> Any:

@@ -28,7 +28,7 @@ def add_options(
     for name in names:
         found = parameters[name]
         default = None if found.default is found.empty else found.default
-        reading = {"type": type} if type else how_to_read(found.annotation)
+        reading = how_to_read(found.annotation) | ({"type": type} if type else {})
         group.add_argument(
             f"--{name.replace('_', '-')}",
             default=default,

@@ -80,9 +80,9 @@ def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
         model = load_pretrained(
             options.init, num_classes=data.num_classes, num_heads=heads
         )
+    expect_channels(model, data, options.init)
     if heads not in (None, model.config.get("num_heads")):
         raise ValueError(f"{options.init} tells its heads: leave out --num-heads")
-    expect_channels(model, data, options.init)
     if published := PUBLISHED.get(options.init):
         wanted = published.mean, published.std
         renormalize(model, old=wanted, new=(data.mean, data.std))
@@ -101,8 +101,10 @@ def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
 
 
 def expect_channels(model: nn.Module, data: Dataset, name: str) -> None:
-    """Raise a ValueError if a checkpoint's images are gray and the data's are not."""
-    wanted = model.config["in_channels"]
+    """Raise a ValueError unless a checkpoint's images have the data's channels."""
+    wanted = getattr(model, "config", {}).get("in_channels")
+    if wanted is None:
+        raise ValueError(f"{name} holds a {type(model).__name__}, no model of images")
     if wanted != data.in_channels:
         raise ValueError(
             f"{name} wants images of {wanted} channels, {data.name} has "

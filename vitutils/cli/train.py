@@ -67,7 +67,7 @@ FIT = ("epochs", "batch_size", "lr", "weight_decay", "betas", "warmup", "clip_no
 FIT += ("label_smoothing", "device")
 LARGE_STEP = ("average", "accumulate", "precision")
 # What a resumed run shares beside the arguments of `fit`.
-SETUP = ("data", "crop", "randaugment", "erase", *MIX, "init", "teacher")
+SETUP = ("data", "image_size", "crop", "randaugment", "erase", *MIX, "init", "teacher")
 SETUP += ("distillation", *SOFT)
 TOLD = ("model", "patch_size", "embed_dim", "depth", "mlp_dim", "widths")  # by --init
 
@@ -111,7 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add_options(group, VisionTransformer, SIZES, type=positive)
     add_options(group, VisionTransformer, DROP, type=probability)
-    add_options(group, ConvNet, ["widths"])
+    add_options(group, ConvNet, ["widths"], type=positive)
 
     group = parser.add_argument_group("teacher")
     group.add_argument(
@@ -197,7 +197,7 @@ def command_line(arguments: Sequence[str]) -> str:
 
 def told(error: BaseException, *, status: int, debug: bool = False) -> int:
     """Say what went wrong, and return the status."""
-    text = str(error) or "stopped"
+    text = " ".join(str(error).split()) or "stopped"
     if debug:
         text = "".join(traceback.format_exception(error)).rstrip()
     if processes.count() > 1:  # it may be wrong on one machine alone

@@ -155,14 +155,14 @@ def mixing(
         None if neither is used.
 
     Raises:
-        ValueError: an alpha is negative.
+        ValueError: an alpha is negative, or no number.
 
     Source: Zhang et al. (2018), section 2; Yun et al. (2019), section 3.
     """
     ways = []
     for name, alpha, cls in (("mixup", mixup, v2.MixUp), ("cutmix", cutmix, v2.CutMix)):
-        if alpha < 0:
-            raise ValueError(f"{name} {alpha} is negative")
+        if not 0 <= alpha < math.inf:
+            raise ValueError(f"{name} {alpha} is not a number from 0 on")
         if alpha:
-            ways.append(cls(alpha=alpha, num_classes=num_classes))
+            ways.append(cls(alpha=float(alpha), num_classes=num_classes))
     return v2.RandomChoice(ways) if ways else None

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from itertools import chain
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +93,7 @@ def load_model(path: str | Path) -> nn.Module:
         ) from error
     try:
         return rebuilt(path, metadata, tensors)
-    except (ImportError, KeyError, TypeError, RuntimeError) as error:
+    except (ImportError, KeyError, TypeError, RuntimeError, JSONDecodeError) as error:
         raise ValueError(
             f"{path} is not of this version of vitutils ({error})"
         ) from error

@@ -23,8 +23,9 @@ SAVE_EVERY = 600  # seconds, where an epoch takes longer
 class FolderRun(Run):
     """A run of ``fit`` that keeps its files in a folder.
 
-    The folder gets the best model by validation accuracy (``best.safetensors``),
-    the state to resume from (``last.pt``), and TensorBoard's curves. Where several
+    The folder gets the best model by validation accuracy (``best.safetensors``; before
+    the first validation, the model as it is), the state to resume from (``last.pt``,
+    after each epoch and every ten minutes), and TensorBoard's curves. Where several
     processes train, the first one keeps the files. Ctrl-C, or SIGTERM, ends the run
     when the step is done and saved; a second Ctrl-C ends it at once.
 
@@ -48,7 +49,6 @@ class FolderRun(Run):
         self.folder, self.resume, self.setup = Path(folder), resume, setup or {}
         self.keeps = processes.rank() == 0
         self.best = -1.0
-        self.stopped = False
 
     @contextmanager
     def open(self, step: Step, settings: dict) -> Iterator[None]:
@@ -115,15 +115,17 @@ class FolderRun(Run):
         return state
 
     def check(self, loss: float, name: str = "loss") -> float:
-        """Return the loss of all processes; stop all of them if one is to stop."""
-        if name == "loss":
-            loss, stopped = processes.total(loss, float(self.asked.is_set()))
-            self.stopped = bool(stopped)
+        """Return the loss of a batch, which goes to TensorBoard too."""
         super().check(loss, name)
         if name == "loss":
             self.write("train/loss", loss)
             self.write("train/lr", self.schedule.get_last_lr()[0])
         return loss
+
+    def one_is_to_stop(self) -> bool:
+        """Tell whether any of the processes was asked to stop, all alike."""
+        (asked,) = processes.total(float(self.asked.is_set()))
+        return asked > 0
 
     def end_step(self, loss: float) -> None:
         before = self.images
@@ -131,7 +133,7 @@ class FolderRun(Run):
         self.bar.update(self.images - before)
         if time.perf_counter() - self.saved > SAVE_EVERY:
             self.save()
-        if self.stopped:
+        if self.one_is_to_stop():
             raise KeyboardInterrupt(self.stop())
 
     def end_epoch(self, validation: Evaluation) -> None:
@@ -142,8 +144,7 @@ class FolderRun(Run):
             self.best = validation.accuracy
             self.keep_model()
         self.save()
-        (stopped,) = processes.total(float(self.asked.is_set()))
-        if stopped:
+        if self.one_is_to_stop():
             raise KeyboardInterrupt(self.stop())
 
     def tell(self, line: str) -> None:

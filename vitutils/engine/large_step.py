@@ -1,4 +1,4 @@
-"""A step for large models: in parts, by several processes, in mixed precision."""
+"""A step for large batches: in parts, by several processes, in mixed precision."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -73,7 +73,7 @@ class LargeStep(Step):
         return zip(*[iter(parts)] * self.accumulate, strict=True)
 
     def gradient(self, *parts: tuple[Tensor, Tensor, float]) -> float:
-        """Compute my share of the loss, and the gradient of the whole."""
+        """Compute my share of the gradient; return the loss of the batch."""
         seed, total = torch.initial_seed(), 0.0
         self.optimizer.zero_grad()
         for number, (images, labels, share) in zip(self.mine, parts, strict=True):
@@ -88,7 +88,8 @@ class LargeStep(Step):
                 # The average over processes becomes a sum.
                 self.amp.backward(processes.count() * loss)
             total += loss.detach()
-        return float(total)
+        (total,) = processes.total(float(total))
+        return total
 
     def update(self) -> None:
         """Step down the clipped gradient; set the rate and the average."""
