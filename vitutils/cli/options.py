@@ -8,13 +8,16 @@ import argparse
 import inspect
 import re
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, Literal, Union, get_args, get_origin
 
 
 def add_options(
-    group: Any, function: Callable, names: Sequence[str], type: Callable | None = None
+    group: Any,
+    function: Callable,
+    names: Sequence[str],
+    readers: Mapping[type, Callable] = types.MappingProxyType({}),
 ) -> None:
     """Add an option for each of a function's arguments.
 
@@ -22,13 +25,15 @@ def add_options(
         group: a parser of argparse, or a group of one.
         function: a function or class, annotated, with a docstring of Google's style.
         names: of its arguments; ``lr`` becomes ``--lr``.
-        type: reads the value; None: the argument's annotation tells.
+        readers: reads the values of a type where the type itself is not to.
     """
     parameters = inspect.signature(function).parameters
     for name in names:
         found = parameters[name]
         default = None if found.default is found.empty else found.default
-        reading = how_to_read(found.annotation) | ({"type": type} if type else {})
+        reading = how_to_read(found.annotation)
+        if reading.get("type") in readers:
+            reading["type"] = readers[reading["type"]]
         group.add_argument(
             f"--{name.replace('_', '-')}",
             default=default,

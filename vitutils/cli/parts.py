@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from inspect import signature
 
 import torch.nn.functional as F
 from torch import nn
@@ -32,7 +33,8 @@ CROPS = {
 }
 # Options by the piece that takes them.
 AUGMENT = ("randaugment", "erase", "workers")
-SIZES = ("patch_size", "embed_dim", "depth", "num_heads", "mlp_dim")
+FROM_DATA = ("image_size", "in_channels", "num_classes")
+VIT = tuple(n for n in signature(VisionTransformer).parameters if n not in FROM_DATA)
 DROP = ("dropout", "stochastic_depth")
 SOFT = ("temperature", "balance")
 
@@ -66,7 +68,7 @@ def make_model(options: argparse.Namespace, data: Dataset) -> nn.Module:
     if options.model == "convnet":
         return ConvNet(widths=options.widths, **sizes)
     return MODELS[options.model](
-        image_size=data.image_size, **sizes, **picked(options, (*SIZES, *DROP))
+        image_size=data.image_size, **sizes, **picked(options, VIT)
     )
 
 

@@ -40,8 +40,8 @@ from vitutils.cli.parts import (
     CROPS,
     DROP,
     MODELS,
-    SIZES,
     SOFT,
+    VIT,
     load_data,
     make_model,
     teacher_loss,
@@ -69,7 +69,7 @@ LARGE_STEP = ("average", "accumulate", "precision")
 # What a resumed run shares beside the arguments of `fit`.
 SETUP = ("data", "image_size", "crop", "randaugment", "erase", *MIX, "init", "teacher")
 SETUP += ("distillation", *SOFT)
-TOLD = ("model", "patch_size", "embed_dim", "depth", "mlp_dim", "widths")  # by --init
+TOLD = {"model", "widths", *VIT} - {"num_heads", *DROP}  # by --init
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -89,7 +89,7 @@ def make_parser() -> argparse.ArgumentParser:
         "test/CLASS/*",
     )
     add_options(group, load, ["root"])
-    add_options(group, load, ["image_size"], type=positive)
+    add_options(group, load, ["image_size"], {int: positive})
     group.add_argument(
         "--images", type=positive, help="train on so many images; all if not given"
     )
@@ -109,9 +109,9 @@ def make_parser() -> argparse.ArgumentParser:
         help="start from a checkpoint, which also tells kind and sizes: a file, or one "
         f"of {', '.join(PUBLISHED)}",
     )
-    add_options(group, VisionTransformer, SIZES, type=positive)
-    add_options(group, VisionTransformer, DROP, type=probability)
-    add_options(group, ConvNet, ["widths"], type=positive)
+    readers = {int: positive, float: probability}
+    add_options(group, VisionTransformer, VIT, readers)
+    add_options(group, ConvNet, ["widths"], readers)
 
     group = parser.add_argument_group("teacher")
     group.add_argument(
