@@ -73,7 +73,7 @@ class LargeStep(Step):
         return zip(*[iter(parts)] * self.accumulate, strict=True)
 
     def gradient(self, *parts: tuple[Tensor, Tensor, float]) -> float:
-        """Compute my share of the gradient; return the loss of the batch."""
+        """Compute my share of the gradient; return the whole loss."""
         seed, total = torch.initial_seed(), 0.0
         self.optimizer.zero_grad()
         for number, (images, labels, share) in zip(self.mine, parts, strict=True):
