@@ -8,7 +8,7 @@ bin := .venv/bin
 stamp := .venv/.installed
 pip := $(bin)/python -m pip install --disable-pip-version-check -qq -c constraints.txt
 chapters := $(bin)/python tools/chapters.py
-pytest := $(bin)/python -m pytest --numprocesses 2 --maxschedchunk 1
+pytest := $(bin)/python -m pytest --numprocesses 2 --dist loadgroup
 sources := $(shell find _config.yml _toc.yml book notebooks vitutils -type f \
   -not -path '*/.*' -not -name '*.pyc' 2> /dev/null)
 

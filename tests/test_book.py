@@ -159,11 +159,18 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         pass
 
 
+class Server(http.server.ThreadingHTTPServer):
+    """Says nothing where a page is closed before all of it has come."""
+
+    def handle_error(self, *args):
+        pass
+
+
 @pytest.fixture(scope="module")
 def site(html):
     """Address of a local server of the built book."""
     handler = functools.partial(Handler, directory=str(HTML))
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with Server(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()

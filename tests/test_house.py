@@ -114,6 +114,36 @@ def faults_of_imports(root):
         yield f"a circle: {' imports '.join(error.args[1][::-1])}"
 
 
+def unannotated(tree):
+    """Yield (line, name) of what is public and lacks a type hint."""
+    for node in ast.walk(tree):
+        functions = node.body if isinstance(node, ast.Module | ast.ClassDef) else []
+        for function in functions:
+            if not isinstance(function, ast.FunctionDef):
+                continue
+            name, given = function.name, function.args
+            if name.startswith("_") and name != "__init__":
+                continue
+            arguments = [*given.posonlyargs, *given.args, *given.kwonlyargs]
+            for argument in arguments:
+                if argument.annotation is None and argument.arg not in ("self", "cls"):
+                    yield function.lineno, f"{name}: {argument.arg}"
+            if function.returns is None and name != "__init__":
+                yield function.lineno, f"{name}: what it returns"
+
+
+def test_what_is_public_has_type_hints():
+    assert [*unannotated(ast.parse("def f(a, b: int): ..."))] == [
+        (1, "f: a"),
+        (1, "f: what it returns"),
+    ]
+    refuse(
+        f"{shown(path)}:{line}: no type hint for {name}"
+        for path in sorted(ROOT.glob("vitutils/**/*.py"))
+        for line, name in unannotated(ast.parse(path.read_text()))
+    )
+
+
 def test_imports_run_one_way():
     refuse(faults_of_imports(ROOT))
 
