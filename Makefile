@@ -35,7 +35,7 @@ test: $(stamp) style  ## run every check; or what some chapters need: CH="03 08"
 .PHONY: style
 style: $(stamp)
 	@$(bin)/ruff format --check --quiet . || { echo "mend it: make format" >&2; exit 1; }
-	@$(bin)/ruff check --quiet .
+	@$(bin)/ruff check --quiet . || { echo "what is marked [*], make format mends" >&2; exit 1; }
 
 format: $(stamp)  ## lay out the code, in chapters too, as the checks want it
 	@$(bin)/ruff format --quiet .

@@ -93,7 +93,7 @@ if [ -n "$smoke" ]; then
     limits=("${LIMIT_TESTS:-300}" "${LIMIT_THROUGHPUT:-180}" "${LIMIT_CIFAR10:-180}")
     words=${words:-not compiled and not torchrun}
     throughput=(--device cpu --sizes 28px_patch7 --batch 8 --rounds 1 --seconds 0.01
-        --limit 15)
+        --limit 60)
     cifar10=(--device cpu --toy --images 1000 --seconds 30)
     if [ -n "$quick" ]; then
         compile=()

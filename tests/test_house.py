@@ -201,7 +201,15 @@ def title(name):
 def test_table_contents_and_notebooks_are_the_same_chapters():
     numbers = [int(name[:2]) for name in NAMES]
     assert list(CHAPTERS) == numbers, "vitutils.CHAPTERS has not those of notebooks/"
-    assert listed_in_contents() == NAMES, "_toc.yml has not those of notebooks/"
+    listed = listed_in_contents()
+    refuse(
+        f"_toc.yml: no 'file: notebooks/{name}'" for name in NAMES if name not in listed
+    )
+    refuse(
+        f"notebooks/{name}.ipynb is not there" for name in listed if name not in NAMES
+    )
+    if listed != NAMES:
+        pytest.fail("_toc.yml: the chapters are not in their order", pytrace=False)
 
 
 def test_the_front_page_has_a_row_for_every_chapter():
@@ -316,7 +324,8 @@ def unresolved():
     """Yield where prose names a path, a module or a name in it that is not there."""
     modules = {m for taught in CHAPTERS.values() for m in taught} | SERVING
     folders = "vitutils|experiments|tests|tools|book|notebooks|benchmarks"
-    dotted = rf"`(vitutils(?:\.\w+)+|(?:{'|'.join(sorted(modules))})\.\w+)"
+    named = "|".join(sorted(modules))
+    dotted = rf"`(vitutils(?:\.\w+)+|(?:{named})\.(?!py\b)\w+)"  # no file's name
     code = " ".join(path.read_text(encoding="utf-8") for path in CODE)
     for where, text in passages():
         for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", text):

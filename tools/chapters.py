@@ -316,6 +316,8 @@ def new(name, root=ROOT):
         sys.exit(f"{name!r} is not a new chapter's name, as in 15_title")
     write(path, normal_form(nbformat.v4.new_notebook(cells=skeleton(name))))
     sync(root)
+    print(f"notebooks/{name}.ipynb is written: fill in each TODO, then run")
+    print(f"`make execute CH={name[:2]}` and `make check`, which says what is missing")
 
 
 def move(url, branch=None, root=ROOT):

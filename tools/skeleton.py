@@ -25,13 +25,18 @@ else:
     print("correct")"""
 
 
+def listed(names):
+    """Return names in a row, as a sentence has them."""
+    *first, last = (f"`{name}`" for name in names)
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def explained(number):
     """Return (the sentence of what a chapter explains, the names that it lists)."""
     modules = CHAPTERS.get(number, {})
     names = [f"vitutils.{m}.{name}" for m in modules for name in modules[m]]
     words = [
-        f"{', '.join(f'`{name}`' for name in names)} in `vitutils/{module}.py`"
-        for module, names in modules.items()
+        f"{listed(modules[module])} in `vitutils/{module}.py`" for module in modules
     ]
     return f"It explains {' and '.join(words) or 'TODO'}.", names
 
@@ -74,8 +79,8 @@ def skeleton(name):
         "## Pitfall\n\nTODO: one real bug of this piece, with numbers, then caught.",
         new_code_cell("print(x.T)"),
         "## Summary\n\n- TODO\n- TODO\n- TODO\n\n## Exercises",
-        *exercise("**1.** TODO: add up the numbers of `x`."),
-        *exercise("**2.** TODO: add them up again."),
+        *exercise("### Exercise 1: TODO\n\nAdd up the numbers of `x`."),
+        *exercise("### Exercise 2: TODO\n\nAdd them up again."),
         "## What comes next\n\nThis was the last chapter. TODO",
     ]
     return [new_markdown_cell(c) if isinstance(c, str) else c for c in cells]
