@@ -1,12 +1,23 @@
 """The augmentation of long runs."""
 
+import math
 from dataclasses import replace
+from functools import partial
 
+import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
-from vitutils.data.augmentation import crop_and_flip, mixing
+from vitutils.data.augmentation import (
+    crop_and_flip,
+    flip,
+    image_by_image,
+    mixing,
+    random_resized_crop,
+    shift_and_flip,
+)
 from vitutils.data.splits import MemorySplit, StreamedSplit, generator, strengthen
 
 
@@ -139,3 +150,144 @@ def test_nothing_to_mix_is_nothing():
     assert mixing(10) is None
     with pytest.raises(ValueError, match="mixup -1"):
         mixing(10, mixup=-1)
+
+
+# Crops: of images that are as bright as their place, so that each crop tells its own.
+
+SIDE = 64
+
+
+def places(count):
+    """Images (count, 2, 64, 64) of four times the column, and four times the row."""
+    ramp = (4 * torch.arange(SIDE)).expand(SIDE, SIDE).to(torch.uint8)
+    return torch.stack((ramp, ramp.T)).expand(count, -1, -1, -1)
+
+
+def measured(crops):
+    """Return centers and sides (B, 2), x before y, as shares of the image's side.
+
+    A side is negative in a mirrored crop.
+    """
+    across, down = crops.double().div(4).unbind(1)
+    centers, sides = [], []
+    for lines in (across, down.transpose(1, 2)):
+        assert (lines - lines[:, :1]).abs().max() <= 0.25  # neither turned nor sheared
+        inner = lines[:, 0, 8:-8]  # at the edge of the image pixels are repeated
+        left, right = inner[:, :16].mean(1), inner[:, -16:].mean(1)
+        middle, step = (left + right) / 2, (right - left) / 32
+        line = middle[:, None] + step[:, None] * (torch.arange(48) - 23.5)
+        assert (inner - line).abs().max() < 0.3  # rounded to a quarter
+        centers.append((middle + 0.5) / SIDE)
+        sides.append(step)
+    return torch.stack(centers, dim=1), torch.stack(sides, dim=1)
+
+
+def evenly(values, low, high):
+    """Tell whether values are drawn evenly between two limits, up to both."""
+    slack = 0.03 * (high - low)
+    ends = abs(values.min() - low) < slack and abs(values.max() - high) < slack
+    return ends and abs(values.mean() - (low + high) / 2) < 2 * slack
+
+
+def test_a_resized_crop_has_any_place_area_and_shape_and_half_are_mirrored():
+    """Each image by draws of its own, none of which tells of another."""
+    crops = random_resized_crop(places(1000), generator(0), scale=(0.2, 0.5))
+    assert crops.dtype == torch.uint8 and crops.shape == (1000, 2, SIDE, SIDE)
+    centers, sides = measured(crops)
+    width, height = sides.abs().unbind(1)
+    mirrored = sides[:, 0] < 0
+    assert 0.45 < mirrored.double().mean() < 0.55
+    assert (sides[:, 1] > 0).all()  # none stands on its head
+    area, shape = width * height, (width / height).log()
+    x, y = ((centers - sides.abs() / 2) / (1 - sides.abs())).unbind(1)
+    assert evenly(area, 0.2, 0.5)
+    assert evenly(shape, math.log(3 / 4), math.log(4 / 3))
+    assert evenly(x, 0, 1) and evenly(y, 0, 1)
+    draws = torch.stack((area, shape, x, y, mirrored.double()))
+    assert (np.corrcoef(draws) - np.eye(5)).max() < 0.15
+
+
+def test_a_crop_of_the_whole_area_has_one_side_of_the_image_and_no_more():
+    centers, sides = measured(
+        random_resized_crop(places(300), generator(0), scale=(1, 1))
+    )
+    width, height = sides.abs().unbind(1)
+    assert torch.allclose(
+        torch.maximum(width, height), torch.ones(()).double(), atol=0.01
+    )
+    assert (torch.minimum(width, height) < 0.9).any()
+    assert (centers - sides.abs() / 2 > -0.01).all()
+    assert (centers + sides.abs() / 2 < 1.01).all()
+
+
+def test_by_default_a_twentieth_to_all_of_the_image_is_left():
+    _, sides = measured(random_resized_crop(places(2000), generator(0)))
+    area = sides.abs().prod(dim=1)
+    assert 0.045 < area.min() < 0.06 and area.max() > 0.95
+
+
+@pytest.mark.parametrize("level", [7, 255])
+def test_an_even_image_stays_as_it_is(level):
+    images = torch.full((200, 1, 9, 13), level, dtype=torch.uint8)
+    assert torch.equal(random_resized_crop(images, generator(0)), images)
+
+
+def test_crops_of_photos_have_any_place_and_half_are_mirrored():
+    transform, (image,) = crop_and_flip(SIDE), places(1)
+    torch.manual_seed(0)
+    centers, sides = measured(torch.stack([transform(image) for _ in range(300)]))
+    assert 0.4 < (sides[:, 0] < 0).double().mean() < 0.6
+    assert (sides[:, 1] > 0).all()
+    for x, side in zip(centers.unbind(1), sides.abs().unbind(1), strict=True):
+        assert x[side < 0.7].min() < 0.4 and x[side < 0.7].max() > 0.6
+    assert sides.abs().prod(1).min() < 0.15 and sides.abs().prod(1).max() > 0.9
+
+
+def test_images_that_are_no_squares_are_shifted_both_ways_and_half_mirrored():
+    """By an eighth of the height, each by a draw of its own; what comes in is black."""
+    H, W, pad = 16, 40, 2
+    rows, columns = torch.arange(1, H + 1), torch.arange(1, W + 1)
+    image = torch.stack((rows[:, None].expand(H, W), columns.expand(H, W)))
+    image = image.to(torch.uint8)
+    windows = {}
+    for top in range(2 * pad + 1):
+        for left in range(2 * pad + 1):
+            window = F.pad(image, (pad,) * 4)[:, top : top + H, left : left + W]
+            windows[window.numpy().tobytes()] = (top, left, False)
+            windows[window.flip(2).numpy().tobytes()] = (top, left, True)
+    shifted = shift_and_flip(image.expand(400, -1, -1, -1), generator(0))
+    draws = [windows[each.numpy().tobytes()] for each in shifted]
+    assert set(draws) == set(windows.values())
+
+
+@pytest.mark.parametrize(
+    "augment",
+    [
+        flip,
+        shift_and_flip,
+        random_resized_crop,
+        partial(image_by_image, first=flip, transform=crop_and_flip(16)),
+    ],
+    ids=["flip", "shift", "resized", "image by image"],
+)
+def test_the_generator_alone_decides(augment, split):
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    found = augment(split.images, generator(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(8)
+    assert torch.equal(augment(split.images, generator(0)), found)
+    assert not torch.equal(augment(split.images, generator(1)), found)
+    one = generator(0)
+    assert torch.equal(augment(split.images, one), found)
+    assert not torch.equal(augment(split.images, one), found)  # drawn from, not read
+
+
+def test_a_batch_is_augmented_first_and_then_image_by_image():
+    images = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2)
+
+    def first(batch, generator):
+        return batch + 1
+
+    found = image_by_image(images, generator(0), first=first, transform=lambda x: 2 * x)
+    assert torch.equal(found, 2 * (images + 1))
