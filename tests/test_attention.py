@@ -132,10 +132,12 @@ def test_equals_torch_multihead_attention(name, need_weights):
 def test_both_kernels_agree(monkeypatch, name, dtype):
     ours = pair_of_modules()[0].to(dtype)
     x = torch.randn(4, 6, 12, dtype=dtype)
-    outputs = []
+    outputs, explicitly = [], []
+    ours.attention.register_forward_hook(lambda *_: explicitly.append(len(outputs)))
     for explicit in (True, False):
         monkeypatch.setattr(attention, "explicit_is_faster", lambda k, e=explicit: e)
         outputs.append(ours(x, mask=MASKS[name])[0])
+    assert explicitly == [0]  # the first of the two
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
     close(*outputs, atol=tolerance, rtol=tolerance)
 
@@ -167,7 +169,8 @@ def test_cross_attention_equals_torchs(monkeypatch, explicit):
     context = torch.randn(4, 6, 12, dtype=torch.float64, requires_grad=True)
     mask = some_mask(3, 6)
     expected, _ = theirs(x, context, context, attn_mask=~mask)
-    output, _ = ours(x, context, mask=mask)
+    output, weights = ours(x, context, mask=mask)
+    assert weights is None  # nobody asked for them
     close(output, expected)
     direction = torch.randn_like(output)
     wanted = (x, context, *ours.parameters())

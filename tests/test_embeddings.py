@@ -50,6 +50,7 @@ def test_tokens_and_positions_start_small_but_not_at_zero():
         (30, 7, "image_size 30x30 is not divisible by patch_size 7x7"),
         ((8, 9), 4, "image_size 8x9 is not divisible by patch_size 4x4"),
         (8, (4, 3), "image_size 8x8 is not divisible by patch_size 4x3"),
+        (8, (3, 4), "image_size 8x8 is not divisible by patch_size 3x4"),
     ],
 )
 def test_sizes_that_do_not_divide_are_refused(image_size, patch_size, message):

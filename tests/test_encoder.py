@@ -130,10 +130,12 @@ def test_norms_use_the_papers_epsilon():
     assert [norm.eps for norm in norms] == [1e-6] * 3
 
 
-def test_dropout_reaches_both_branches():
-    block = Block(**SIZES, dropout=0.9).train()
-    drops = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
-    assert drops == [0.9, 0.9]
+@pytest.mark.parametrize(("rate", "given"), [(0.0, {}), (0.9, {"dropout": 0.9})])
+def test_dropout_reaches_both_branches_of_each_block(rate, given):
+    blocks = Block(**SIZES, **given), *Encoder(depth=2, **SIZES, **given).blocks
+    for block in blocks:
+        drops = [m.p for m in block.modules() if isinstance(m, nn.Dropout)]
+        assert drops == [rate, rate]
 
 
 def test_stochastic_depth_zero_draws_and_changes_nothing(x):
@@ -176,6 +178,13 @@ def test_at_rate_one_every_image_skips(x):
 def test_stochastic_depth_grows_linearly_from_zero(depth, rates):
     encoder = Encoder(depth=depth, **SIZES, stochastic_depth=0.2)
     assert [block.skip.p for block in encoder.blocks] == pytest.approx(rates)
+    always = Encoder(depth=depth, **SIZES, stochastic_depth=1.0)
+    assert always.blocks[-1].skip.p == (depth > 1)
+
+
+def test_by_default_no_image_skips():
+    blocks = Block(**SIZES), *Encoder(depth=2, **SIZES).blocks
+    assert [block.skip.p for block in blocks] == [0, 0, 0]
 
 
 @pytest.mark.parametrize("depth", [1, 4])

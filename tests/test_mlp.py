@@ -26,9 +26,11 @@ def test_a_token_changes_only_its_own_output():
     assert changed.tolist() == [False, False, False, True, False]
 
 
-def test_dropout_acts_in_training_alone():
+def test_dropout_comes_after_each_layer_in_training_alone():
     torch.manual_seed(0)
     mlp = MLP(embed_dim=100, mlp_dim=100, dropout=0.5)
-    x = torch.randn(50, 100)
-    assert 0.4 < (mlp.train()(x) == 0).float().mean() < 0.6
+    hidden, x = [], torch.randn(50, 100)
+    mlp.fc2.register_forward_pre_hook(lambda module, args: hidden.append(args[0]))
+    for features in (mlp.train()(x), *hidden):
+        assert 0.4 < (features == 0).float().mean() < 0.6
     assert torch.equal(mlp.eval()(x), mlp(x))

@@ -78,6 +78,54 @@ def test_parameter_counts_equal_the_published_ones(size, count):
     assert sum(p.numel() for p in model.parameters()) == count
 
 
+@pytest.mark.parametrize(
+    ("size", "embed_dim", "num_heads", "mlp_dim"),
+    [("tiny", 192, 3, 768), ("small", 384, 6, 1536), ("base", 768, 12, 3072)],
+)
+def test_the_sizes_are_the_published_ones_for_any_images(
+    size, embed_dim, num_heads, mlp_dim
+):
+    images = {"image_size": 32, "in_channels": 1, "num_classes": 7}
+    sizes = {"embed_dim": embed_dim, "num_heads": num_heads, "mlp_dim": mlp_dim}
+    with torch.device("meta"):
+        default = VisionTransformer().config
+        assert default == VisionTransformer.base().config
+        found = getattr(VisionTransformer, size)(**images).config
+    assert found == default | images | sizes
+
+
+def test_weights_start_as_the_papers_do():
+    """Xavier's deviation is sqrt(2 / (inputs + outputs)); q, k, v are three layers."""
+    torch.manual_seed(0)
+    vit = VisionTransformer(**SIZES | {"embed_dim": 120, "mlp_dim": 360})
+    block = vit.encoder.blocks[1]
+    layers = [*block.attn.qkv.weight.chunk(3), block.attn.proj.weight]
+    for weight in layers:
+        assert weight.std().item() == pytest.approx((1 / 120) ** 0.5, rel=0.03)
+    for layer in (block.mlp.fc1, block.mlp.fc2):
+        assert layer.weight.std().item() == pytest.approx((2 / 480) ** 0.5, rel=0.03)
+    assert vit.head.weight.std().item() == pytest.approx(0.02, rel=0.1)
+    linear = [m for m in vit.modules() if isinstance(m, nn.Linear)]
+    assert not any(layer.bias.any() for layer in linear)
+
+
+def test_without_weights_the_last_block_works_on_the_class_token_alone(vit, images):
+    worked_on = []
+    for block in vit.encoder.blocks:
+        block.mlp.register_forward_hook(
+            lambda module, args, out: worked_on.append(out.shape[1])
+        )
+    vit(images)
+    assert worked_on == [17, 17, 1]
+
+
+def test_dropout_is_everywhere():
+    """After the embeddings; in each block after the attention and in the MLP."""
+    vit = VisionTransformer(**SIZES, dropout=0.3)
+    drops = [m.p for m in vit.modules() if isinstance(m, nn.Dropout)]
+    assert drops == [0.3] * (1 + 2 * 3)
+
+
 def test_weights_are_returned_when_asked_for_and_change_no_logit(vit, images):
     logits, weights = vit(images, need_weights=True)
     torch.testing.assert_close(logits, vit(images), atol=1e-5, rtol=1e-5)
