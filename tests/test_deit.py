@@ -119,6 +119,25 @@ def test_tokens_start_small_but_not_at_zero_or_alike():
     assert embeddings.pos_embed.shape == (1, 18, 240)
 
 
+def test_both_heads_start_small_and_without_a_bias():
+    torch.manual_seed(0)
+    sizes = SIZES | {"embed_dim": 240, "num_classes": 20}
+    model = DistilledVisionTransformer(**sizes)
+    for head in (model.head, model.head_dist):
+        assert head.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        assert not head.bias.any()
+
+
+def test_without_weights_the_last_block_works_on_the_two_tokens_alone(deit, images):
+    worked_on = []
+    for block in deit.encoder.blocks:
+        block.mlp.register_forward_hook(
+            lambda module, args, out: worked_on.append(out.shape[1])
+        )
+    *_, weights = deit.both_heads(images)
+    assert worked_on == [18, 18, 2] and weights == []
+
+
 def test_it_saves_loads_and_rebuilds(deit, images, tmp_path):
     again = DistilledVisionTransformer(**json.loads(json.dumps(deit.config)))
     again.load_state_dict(deit.state_dict())
