@@ -21,7 +21,6 @@ import vitutils
 
 # Required though nothing of this name is imported.
 BY_OTHERS = {
-    "tensorboard",  # by torch.utils.tensorboard
     "setuptools",  # by torchviz, for distutils
     "graphviz-pure",  # run as a program
 }

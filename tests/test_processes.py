@@ -38,8 +38,13 @@ torch.set_num_threads(1)
 folder, settings = sys.argv[1], json.loads(sys.argv[2])
 dies, random = settings.pop("dies", None), settings.pop("random", False)
 linger, resume = settings.pop("linger", 0), settings.pop("resume", False)
+odd = settings.pop("odd", {{}})  # of the second process alone
+odd = odd if os.environ.get("RANK") == "1" else {{}}
+settings |= {{k: odd[k] for k in odd if k != "data"}}
 large = {{k: settings.pop(k) for k in ("average", "accumulate") if k in settings}}
 data = SimpleNamespace(train=bright_halves(101, 0), validation=bright_halves(51, 1))
+if "data" in odd:
+    data.train = bright_halves(101, odd["data"])
 seen = []
 if random:
     data.train = replace(data.train, augment=augmentation.shift_and_flip)
@@ -57,6 +62,8 @@ with processes.joined(), told_before_the_end():
         history = fit(model, data, loss_fn=loss_fn, device="cpu", batch_size=16,
                       lr=1.5e-2, progress=False, step=partial(LargeStep, **large),
                       run=FolderRun(folder, resume=resume), **settings)
+    except ValueError as error:
+        sys.exit(f"process {{processes.rank()}}: {{error}}")
     except BaseException:
         time.sleep(linger)  # torchrun's SIGTERM comes before the message
         raise
@@ -160,7 +167,7 @@ def test_evaluation_counts_each_image_once_in_order(one, two):
 @pytest.mark.slow(3)
 def test_only_the_first_process_writes(two):
     folder, _ = two
-    names = sorted(path.name.split(".")[0] for path in folder.iterdir())
+    names = sorted(path.name.split(".")[0] for path in folder.glob("[!.]*"))
     assert names == ["best", "events", "last"]
     load_model(folder / "best.safetensors")
 
@@ -265,6 +272,28 @@ def test_an_error_of_the_first_process_is_raised_in_all(two):
     assert done.returncode != 0
     assert done.stderr.count("FileExistsError") >= 2
     assert "resume=True" in done.stderr
+
+
+@pytest.mark.slow(15)
+def test_processes_of_other_data_or_settings_end_by_name(tmp_path):
+    """Where one machine's folder lacks a file, or a command differs."""
+    for odd, said in (
+        ({"data": 5}, "process 1: training images is of SHA-256"),
+        ({"seed": 5}, "process 1: seed is 0 in the first process, and 5 here"),
+    ):
+        settings = {"epochs": 3, "seed": 0, "odd": odd}
+        start = time.monotonic()
+        done = subprocess.run(
+            command(tmp_path / "run", world=2, **settings),
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert done.returncode != 0
+        assert time.monotonic() - start < 60
+        assert said in done.stderr
+        assert "process 0: another process has other settings" in done.stderr
+        assert not (tmp_path / "run" / "last.pt").exists()
 
 
 def test_alone_every_question_has_its_plain_answer():

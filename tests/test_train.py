@@ -161,6 +161,24 @@ def as_if_two(monkeypatch):
     monkeypatch.setattr(processes, "ask_first", lambda function, *args: function(*args))
 
 
+def test_a_process_that_keeps_no_files_says_whose_state_counts(
+    data, tmp_path, as_if_two, monkeypatch
+):
+    """It may be steps ahead of what the first process saved before it died."""
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    taken = []
+
+    def loss_fn(logits, labels, images):
+        taken.append(1)
+        if len(taken) == 5:
+            raise RuntimeError("connection closed by peer")
+        return nn.functional.cross_entropy(logits, labels)
+
+    said = "goes on from what the first process has saved in"
+    with pytest.raises(RuntimeError, match=said):
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SETTINGS)
+
+
 @pytest.mark.parametrize("steps", [0, 5])
 def test_a_death_before_the_first_step_leaves_no_run(data, tmp_path, as_if_two, steps):
     taken = []
@@ -257,7 +275,7 @@ def test_to_resume_needs_a_folder():
 
 def test_a_state_that_is_none_is_named(data, tmp_path):
     save_state({"a": 1}, tmp_path / "last.pt")
-    with pytest.raises(ValueError, match="no state of a run, without batch, best"):
+    with pytest.raises(ValueError, match=r"no state of a run \(see its step, epoch"):
         fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SETTINGS)
 
 

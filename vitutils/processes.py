@@ -125,3 +125,29 @@ def ask_first(function: Callable, *args: Any) -> Any:
     if answer[1] is not None:
         raise answer[1]
     return answer[0]
+
+
+def expect_same(values: dict) -> None:
+    """Raise a ValueError in all processes if they do not have the same values.
+
+    Args:
+        values: plain ones by name, also dicts of them.
+    """
+    found = difference(ask_first(lambda: values), values)
+    (differing,) = total(float(found is not None))
+    if found is not None:
+        name, first, here = found
+        raise ValueError(f"{name} is {first} in the first process, and {here} here")
+    if differing:
+        raise ValueError("another process has other settings or data than the first")
+
+
+def difference(before: Any, now: Any, name: str = "settings") -> tuple | None:
+    """Return (name, before, now) of the first value in which two dicts differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return None if before == now else (name, before, now)
+    for key in [*now, *(before.keys() - now.keys())]:
+        found = difference(before.get(key), now.get(key), key)
+        if found is not None:
+            return found
+    return None

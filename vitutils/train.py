@@ -178,11 +178,12 @@ class Step:
         loss.backward()
         return loss.item()
 
-    def update(self) -> None:
-        """Step down the clipped gradient; set the next learning rate."""
-        nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
+    def update(self) -> float:
+        """Step down the clipped gradient; return its norm before that."""
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.clip_norm)
         self.optimizer.step()
         self.schedule.step()
+        return norm.item()
 
     def validate(self, split: Any) -> Evaluation:
         """Return an ``Evaluation`` of the model."""
@@ -239,7 +240,7 @@ class Run:
     def check(self, loss: float, name: str = "loss") -> float:
         """Return the loss of a batch, or raise an error that names the step."""
         if not math.isfinite(loss):
-            step = self.step + (name == "loss")
+            step = self.step + (name != "validation loss")
             raise FloatingPointError(
                 f"the {name} is {loss} at step {step} (epoch {self.epoch + 1}): try "
                 f"a lower lr than {self.settings['lr']}, or a longer warmup than "
@@ -366,7 +367,7 @@ def fit(
             for batch in run.timed(batches):
                 torch.manual_seed(seed * 1_000_003 + run.step)  # of dropout
                 loss = run.check(step.gradient(*batch))
-                step.update()
+                run.check(step.update(), "gradient")
                 run.end_step(loss)
             run.end_epoch(step.validate(data.validation))
         step.finish()

@@ -1,11 +1,14 @@
 """What a run is made of, by the options of a command: data, model, teacher."""
 
 import argparse
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from inspect import signature
+from pathlib import Path
 
+import torch
 import torch.nn.functional as F
 from torch import nn
 
@@ -18,6 +21,7 @@ from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillat
 from vitutils.engine.checkpoints import is_checkpoint, load_model
 from vitutils.engine.published import PUBLISHED, find
 from vitutils.pretrained import at_image_size, load_pretrained, renormalize
+from vitutils.train import default_device
 from vitutils.vit import VisionTransformer
 
 MODELS = {
@@ -37,6 +41,19 @@ FROM_DATA = ("image_size", "in_channels", "num_classes")
 VIT = tuple(n for n in signature(VisionTransformer).parameters if n not in FROM_DATA)
 DROP = ("dropout", "stochastic_depth")
 SOFT = ("temperature", "balance")
+
+
+def device_of(options: argparse.Namespace) -> torch.device:
+    """Return the device to train on, or say that there is none of that name."""
+    name = options.device or default_device()
+    try:
+        torch.ones(1, device=name).item()
+    except (RuntimeError, AssertionError) as error:  # the latter without CUDA
+        raise ValueError(
+            f"this machine cannot compute on the device {name!r}: leave out --device, "
+            "or name another one"
+        ) from error
+    return torch.device(name)
 
 
 def load_data(options: argparse.Namespace) -> Dataset:
@@ -66,6 +83,11 @@ def make_model(options: argparse.Namespace, data: Dataset) -> nn.Module:
         return start(options, data)
     sizes = {"in_channels": data.in_channels, "num_classes": data.num_classes}
     if options.model == "convnet":
+        if data.image_size < 2 ** len(options.widths):
+            raise ValueError(
+                f"{len(options.widths)} widths halve images of {data.image_size} "
+                "pixels to nothing: give fewer --widths"
+            )
         return ConvNet(widths=options.widths, **sizes)
     return MODELS[options.model](
         image_size=data.image_size, **sizes, **picked(options, VIT)
@@ -100,6 +122,14 @@ def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
     fresh = type(model)(**model.config | changed)
     fresh.load_state_dict(fresh.state_dict() | state)
     return fresh
+
+
+def content(name: str | None) -> str | None:
+    """Return what a file holds, as a digest, or the name of what is no file."""
+    if name is None or not Path(name).is_file():
+        return name
+    with open(name, "rb") as file:
+        return f"of SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
 def expect_channels(model: nn.Module, data: Dataset, name: str) -> None:

@@ -21,6 +21,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,14 @@ from vitutils.cli.parts import (
     MODELS,
     SOFT,
     VIT,
+    content,
+    device_of,
     load_data,
     make_model,
     teacher_loss,
 )
 from vitutils.cli.presets import DEFAULTS, PRESETS
-from vitutils.data import load
+from vitutils.data import Dataset, load
 from vitutils.data.augmentation import mixing
 from vitutils.data.splits import strengthen
 from vitutils.deit import DistilledVisionTransformer
@@ -58,7 +61,7 @@ from vitutils.engine.large_step import LargeStep, evaluate_together
 from vitutils.engine.machine import machine, write_json
 from vitutils.engine.precision import MixedPrecision
 from vitutils.engine.published import PUBLISHED
-from vitutils.train import default_device, fit
+from vitutils.train import fit
 from vitutils.vit import VisionTransformer
 
 ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
@@ -172,6 +175,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status, 0 if the run came to its end."""
+    sys.stderr = sys.stderr or StringIO()  # closed, as by 2>&-
     options = options_of(arguments)
     try:
         with processes.joined(), told_before_the_end():
@@ -229,35 +233,50 @@ def told_before_the_end() -> Iterator[None]:
 
 
 def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
-    """Train, measure the best weights on the test images, keep and return results.
+    """Train, and return the result: the folder is the run's from first to last.
 
     Args:
         options: what ``options_of`` returns.
         command: how the run was started, for its record.
     """
-    data = load_data(options)
-    loss_fn = teacher_loss(options, data)
-    device = torch.device(options.device or default_device())
-    torch.manual_seed(options.seed)
-    model = make_model(options, data).to(device)
-    if isinstance(model, DistilledVisionTransformer) and loss_fn is None:
-        raise ValueError(
-            "a deit learns from a teacher: give --teacher"
-            + ("" if options.init else ", or take --model vit")
+    setup = picked(options, SETUP) | {"data": Path(options.data).name}
+    setup |= {name: content(setup[name]) for name in ("init", "teacher")}
+    device = device_of(options)
+    folder_run = FolderRun(options.folder, resume=options.resume, setup=setup)
+    with folder_run.owned():
+        data = load_data(options)
+        folder_run.setup["test images"] = data.test.digest()
+        loss_fn = teacher_loss(options, data)
+        torch.manual_seed(options.seed)
+        model = make_model(options, data).to(device)
+        if isinstance(model, DistilledVisionTransformer) and loss_fn is None:
+            raise ValueError(
+                "a deit learns from a teacher: give --teacher"
+                + ("" if options.init else ", or take --model vit")
+            )
+        if options.compile:
+            model.compile()
+        mix = mixing(data.num_classes, **picked(options, MIX))
+        history = fit(
+            model,
+            data,
+            **picked(options, FIT) | {"device": device},
+            seed=options.seed,
+            loss_fn=loss_fn,
+            step=partial(LargeStep, **picked(options, LARGE_STEP), mix=mix),
+            run=folder_run,
         )
-    if options.compile:
-        model.compile()
-    mix = mixing(data.num_classes, **picked(options, MIX))
-    setup = picked(options, SETUP) | {"data": data.name}
-    history = fit(
-        model,
-        data,
-        **picked(options, FIT) | {"device": device},
-        seed=options.seed,
-        loss_fn=loss_fn,
-        step=partial(LargeStep, **picked(options, LARGE_STEP), mix=mix),
-        run=FolderRun(options.folder, resume=options.resume, setup=setup),
-    )
+        return measured(options, command, data, device, history)
+
+
+def measured(
+    options: argparse.Namespace,
+    command: str,
+    data: Dataset,
+    device: torch.device,
+    history: list[dict],
+) -> dict[str, Any]:
+    """Measure a run's best weights on the test images; keep and return the result."""
     folder = Path(options.folder)
     best = processes.ask_first(load_model, folder / "best.safetensors").to(device)
     answering = {"test_accuracy": best}
@@ -277,7 +296,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
             k: str(v) if v == math.inf else v for k, v in vars(options).items()
         },
         "processes": processes.count(),
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": sum(p.numel() for p in best.parameters()),
         **machine("torch", "torchvision", device=device.type),
         "seconds": history[-1]["seconds"],
         **found,

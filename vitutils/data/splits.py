@@ -1,5 +1,7 @@
 """Splits of a dataset: images in memory or on disk that come in normalized batches."""
 
+import hashlib
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -35,6 +37,18 @@ class Split:
     def __repr__(self):
         size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
         return f"<{len(self):,} images of {size}>"
+
+    def digest(self) -> str:
+        """Return what differs where the images, their order or the labels differ.
+
+        Streamed images count by their names and by the mean and deviation of the split.
+        """
+        found = hashlib.sha256(self.labels.cpu().numpy().tobytes())
+        found.update(
+            repr((self.image_size, self.in_channels, self.mean, self.std)).encode()
+        )
+        self._add_images(found)
+        return f"of SHA-256 {found.hexdigest()[:16]}"
 
     def num_batches(self, batch_size: int) -> int:
         """Return the number of batches in one pass over the images.
@@ -192,6 +206,9 @@ class MemorySplit(Split):
     def _take(self, which):
         return replace(self, images=self.images[which], labels=self.labels[which])
 
+    def _add_images(self, digest):
+        digest.update(self.images.cpu().contiguous().numpy())
+
     def _pixels(self, rows, keys, device):
         if self.workers and self.augment and any(keys):
             yield from ahead(self._augmented, rows, keys, device, self.workers)
@@ -238,6 +255,10 @@ class StreamedSplit(Split):
     def _take(self, which):
         paths = [self.paths[index] for index in which.tolist()]
         return replace(self, paths=paths, labels=self.labels[which])
+
+    def _add_images(self, digest):
+        for path in self.paths:
+            digest.update(os.path.join(*path.split(os.sep)[-2:]).encode())
 
     def _pixels(self, rows, keys, device):
         for pixels in ahead(self._decode, rows, keys, device, min(files.CORES, 8)):

@@ -4,18 +4,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vitutils import processes
 from vitutils.engine.checkpoints import load_state, save_model, save_state
+from vitutils.engine.curves import Curves
 from vitutils.train import Evaluation, Run, Step
 
 COUNTERS = ("step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping")
 COUNTERS += ("waiting", "history")
+FILES = ("last.pt", "best.safetensors", "result.json")
 NOT_COMPARED = {"model", "data", "loss_fn", "device", "progress", "step", "run"}
 SAVE_EVERY = 600  # seconds, where an epoch takes longer
 
@@ -27,17 +29,20 @@ class FolderRun(Run):
     the first validation, the model as it is), the state to resume from (``last.pt``,
     after each epoch and every ten minutes), and TensorBoard's curves. Where several
     processes train, the first one keeps the files. Ctrl-C, or SIGTERM, ends the run
-    when the step is done and saved; a second Ctrl-C ends it at once.
+    when the step is done and saved; a second Ctrl-C ends it at once. The folder is
+    locked (``.lock``) while ``fit`` is at work: one run at a time may use it.
 
     Args:
         folder: of this run.
         resume: go on with the run in the folder, if there is one.
-        setup: plain values by name that a resumed run must share too, as the names of
-            what ``data`` and ``loss_fn`` were made from.
+        setup: plain values by name that a resumed run must share too, as what
+            ``loss_fn`` was made from. The images and labels are compared anyway.
 
     Raises:
-        FileExistsError: the folder holds a run, and ``resume`` is False.
-        ValueError: the run in the folder has other settings, or is not whole.
+        FileExistsError: the folder holds files of a run, and ``resume`` is False; or
+            another run is at work in it.
+        ValueError: the run in the folder has other settings or data, or is not whole;
+            or the processes have different ones.
         KeyboardInterrupt: after Ctrl-C, when the step is done and saved.
         RuntimeError: another process has died; what is done is saved.
     """
@@ -49,24 +54,115 @@ class FolderRun(Run):
         self.folder, self.resume, self.setup = Path(folder), resume, setup or {}
         self.keeps = processes.rank() == 0
         self.best = -1.0
+        self.lock, self.state = FileLock(self.folder / ".lock", timeout=0), None
+
+    @contextmanager
+    def owned(self) -> Iterator[None]:
+        """Keep other runs out of the folder, and see what it holds.
+
+        ``fit`` does so too; who goes on using the folder after it does it around it.
+        """
+        try:
+            processes.ask_first(self.claim)
+            yield
+        finally:
+            if self.lock.is_locked:
+                lock = self.folder / ".lock"
+                if [*self.folder.glob("*")] == [lock]:  # the run has not begun
+                    with suppress(OSError):
+                        lock.unlink()
+                        self.folder.rmdir()
+                self.lock.release()
+
+    def claim(self) -> None:
+        """Lock the folder and read the state of its run, unless that is done."""
+        if self.lock.is_locked:
+            self.lock.acquire()
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.lock.acquire()
+        except Timeout:
+            raise FileExistsError(
+                f"another run is at work in {self.folder}: wait for its end, or take "
+                "another folder"
+            ) from None
+        self.state = self.earlier()
+
+    def earlier(self) -> dict | None:
+        """Return the state of the run in the folder, None if there is no run."""
+        held = [name for name in FILES if (self.folder / name).exists()]
+        if not held:
+            return None
+        last = self.folder / "last.pt"
+        if not last.exists():
+            raise FileExistsError(
+                f"{self.folder} holds {' and '.join(held)} of a run, but not last.pt, "
+                "from which it could go on: take another folder"
+            )
+        if not self.resume:
+            raise FileExistsError(
+                f"{self.folder} holds a run already: resume it (resume=True, or "
+                "--resume in the command line), or take another folder"
+            )
+        state = load_state(last)
+        kinds = {name: type(getattr(self, name)) for name in COUNTERS}
+        kinds["settings"] = dict
+        if wrong := [k for k, kind in kinds.items() if type(state.get(k)) is not kind]:
+            raise ValueError(
+                f"{last} is no state of a run (see its {', '.join(wrong)}): take "
+                "another folder"
+            )
+        if state["best"] >= 0 and "best.safetensors" not in held:
+            raise ValueError(
+                f"{self.folder}/best.safetensors is gone, the best model of the run so "
+                "far: put it back, or take another folder"
+            )
+        setup = state["settings"].get("setup", {})
+        self.compare({name: setup.get(name) for name in self.setup}, self.setup)
+        return state
+
+    def compare(self, before: dict, now: dict) -> None:
+        """Raise a ValueError unless the run in the folder is of these settings."""
+        if (differing := processes.difference(before, now)) is not None:
+            name, then, now = differing
+            raise ValueError(
+                f"the run in {self.folder} has {name} {then}, not {now}: resume it "
+                "with its own settings, or take another folder"
+            )
 
     @contextmanager
     def open(self, step: Step, settings: dict) -> Iterator[None]:
         """Take up the run in the folder, or begin one there."""
+        with self.owned():
+            self.take_up(step, settings)
+            with super().open(step, settings), self.watched(settings):
+                yield
+
+    def take_up(self, step: Step, settings: dict) -> None:
+        """Give the parts of the step the state that the folder holds, if any."""
         self.parts, self.model = step.stateful(), step.measured
         self.shared = shared_settings(step, settings, self.setup)
-        state = processes.ask_first(self.earlier)
-        if state is not None:
+        processes.expect_same(self.shared)
+        state, self.state = processes.ask_first(lambda: self.state), None
+        if state is None:
+            return
+        self.compare(state["settings"], self.shared)
+        try:
             for name, part in self.parts.items():
                 part.load_state_dict(state[name])
-            for name in COUNTERS:
-                setattr(self, name, state[name])
-        self.board = None
-        if self.keeps:
-            # TensorBoard takes seconds to import: only runs that keep files pay.
-            from torch.utils.tensorboard import SummaryWriter
+        except Exception as error:  # each part raises its own kinds
+            raise ValueError(
+                f"{self.folder}/last.pt does not fit the run ({name}: {error}): take "
+                "another folder"
+            ) from error
+        for name in COUNTERS:
+            setattr(self, name, state[name])
 
-            self.board = SummaryWriter(self.folder, purge_step=self.step or None)
+    @contextmanager
+    def watched(self, settings: dict) -> Iterator[None]:
+        """Show how far the run is, and let it be stopped."""
+        self.curves = Curves(self.folder, since=self.step) if self.keeps else None
         images = len(settings["data"].train)
         self.bar = tqdm(
             total=settings["epochs"] * images,
@@ -77,42 +173,17 @@ class FolderRun(Run):
             # None: in terminals only
             disable=None if settings["progress"] and self.keeps else True,
         )
-        self.saved, self.began = time.perf_counter(), self.step
-        with super().open(step, settings), stop_between_steps() as self.asked, self.bar:
+        self.saved, began = time.perf_counter(), self.step
+        with stop_between_steps() as self.asked, self.bar:
             try:
                 yield
             except RuntimeError as error:
-                if processes.count() == 1 or self.step == self.began:
+                if processes.count() == 1 or self.step == began:
                     raise
                 raise RuntimeError(f"{self.stop()}: {error}") from error
             finally:
                 if self.keeps:
-                    self.board.close()
-
-    def earlier(self) -> dict | None:
-        """Return the state of the run in the folder, None if there is no run."""
-        last = self.folder / "last.pt"
-        if not last.exists():
-            return None
-        if not self.resume:
-            raise FileExistsError(
-                f"{self.folder} holds a run already: resume it (resume=True, or "
-                "--resume in the command line), or take another folder"
-            )
-        state = load_state(last)
-        if missing := {"settings", *COUNTERS} - state.keys():
-            raise ValueError(
-                f"{last} is no state of a run, without {', '.join(sorted(missing))}: "
-                "delete it and start the run again"
-            )
-        differing = difference(state["settings"], self.shared)
-        if differing is not None:
-            name, before, now = differing
-            raise ValueError(
-                f"the run in {self.folder} has {name} {before}, not {now}: resume it "
-                "with its own settings, or take another folder"
-            )
-        return state
+                    self.curves.close()
 
     def check(self, loss: float, name: str = "loss") -> float:
         """Return the loss of a batch, which goes to TensorBoard too."""
@@ -168,35 +239,36 @@ class FolderRun(Run):
         self.save()
         if self.best < 0:
             self.keep_model()
+        kept = "" if self.keeps else "what the first process has saved in "
         return (
             f"stopped after step {self.step}; resume (resume=True, or --resume in the "
-            f"command line) goes on from {self.folder}"
+            f"command line) goes on from {kept}{self.folder}"
         )
 
     def write(self, name: str, value: float) -> None:
-        if self.board is not None:
-            self.board.add_scalar(name, value, self.step)
+        if self.keeps:
+            self.curves.add(name, value, self.step)
 
 
 def shared_settings(step: Step, settings: dict, setup: dict) -> dict:
     """Return what a resumed run must have in common with the one it goes on with."""
+    data = settings["data"]
     recipe = {k: v for k, v in settings.items() if k not in NOT_COMPARED}
-    recipe |= {"betas": [*settings["betas"]], "images": len(settings["data"].train)}
+    recipe |= {"betas": [*settings["betas"]], "images": len(data.train)}
     config = getattr(step.model, "config", None)
     model = {"model": type(step.model).__name__}
     model |= {"config": config if isinstance(config, dict) else {}}
-    return {"recipe": recipe | step.settings, "model": model, "setup": setup}
-
-
-def difference(before: Any, now: Any, name: str = "settings") -> tuple | None:
-    """Return (name, before, now) of the first value in which two dicts differ."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return None if before == now else (name, before, now)
-    for key in [*now, *(before.keys() - now.keys())]:
-        found = difference(before.get(key), now.get(key), key)
-        if found is not None:
-            return found
-    return None
+    contents = {
+        "classes": [*getattr(data, "classes", ())],
+        "training images": data.train.digest(),
+        "validation images": data.validation.digest(),
+    }
+    return {
+        "recipe": recipe | step.settings,
+        "model": model,
+        "data": contents,
+        "setup": setup,
+    }
 
 
 @contextmanager

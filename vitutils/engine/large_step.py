@@ -91,12 +91,13 @@ class LargeStep(Step):
         (total,) = processes.total(float(total))
         return total
 
-    def update(self) -> None:
+    def update(self) -> float:
         """Step down the clipped gradient; set the rate and the average."""
-        self.amp.step(self.optimizer, self.clip_norm)
+        norm = self.amp.step(self.optimizer, self.clip_norm)
         self.schedule.step()
         if self.mean is not None:
             self.mean.update_parameters(self.model)
+        return norm
 
     def validate(self, split: Any) -> Evaluation:
         """Return an ``Evaluation`` by all processes together."""

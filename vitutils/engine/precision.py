@@ -1,5 +1,6 @@
 """Mixed precision: compute in 16 bits where that pays, keep weights in 32."""
 
+import math
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -46,10 +47,16 @@ class MixedPrecision:
         """Add the gradient of ``loss`` to what there is."""
         self.scaler.scale(loss).backward()
 
-    def step(self, optimizer: torch.optim.Optimizer, clip_norm: float) -> None:
-        """Step down the gradient, clipped to ``clip_norm``."""
+    def step(self, optimizer: torch.optim.Optimizer, clip_norm: float) -> float:
+        """Step down the gradient, clipped to ``clip_norm``.
+
+        Returns:
+            The norm before that; in fp16, where a step whose gradient is not finite is
+            left out, 0 of that.
+        """
         self.scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm).item()
         self.scaler.step(optimizer)
         self.scaler.update()
+        return norm if math.isfinite(norm) or not self.scaler.is_enabled() else 0.0

@@ -1,0 +1,313 @@
+"""A run owns its folder, and goes on with what it was made from alone."""
+
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from test_train import SETTINGS, bright_halves, same_weights, small_vit
+from torch import nn
+
+from vitutils.cli import train as command
+from vitutils.cli.train import main
+from vitutils.distill import ConvNet
+from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
+from vitutils.engine.folder_run import FolderRun
+from vitutils.train import fit
+
+FILES = ("last.pt", "best.safetensors", "result.json")
+SHORT = {**SETTINGS, "epochs": 2}
+
+
+@pytest.fixture
+def data():
+    return SimpleNamespace(train=bright_halves(100, 0), validation=bright_halves(50, 1))
+
+
+def snapshot(folder):
+    """Return the files of a folder by name, with what is in them."""
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def writable_run(folder, data, **changed):
+    fit(small_vit(), data, run=FolderRun(folder), **SHORT | changed)
+    (folder / "result.json").write_text("{}")
+    return snapshot(folder)
+
+
+# ---- a folder and its owner ----
+
+
+@pytest.mark.parametrize("left", FILES)
+@pytest.mark.parametrize("resume", [False, True])
+def test_whatever_is_left_of_a_run_stays_as_it_is(data, tmp_path, left, resume):
+    writable_run(tmp_path, data)
+    for name in {*FILES} - {left}:
+        (tmp_path / name).unlink()
+    before = snapshot(tmp_path)
+    with pytest.raises((FileExistsError, ValueError), match="take another folder"):
+        fit(small_vit(), data, run=FolderRun(tmp_path, resume=resume), **SHORT)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_two_runs_do_not_share_a_folder(data, tmp_path, resume):
+    folder = tmp_path / "run"
+    refused = []
+
+    def loss_fn(logits, labels, images):
+        if not refused:
+            with pytest.raises(FileExistsError, match="another run is at work in"):
+                fit(small_vit(), data, run=FolderRun(folder, resume=resume), **SHORT)
+            refused.append(True)
+        return nn.functional.cross_entropy(logits, labels)
+
+    whole, watched = small_vit(), small_vit()
+    fit(whole, data, **SHORT)
+    fit(watched, data, run=FolderRun(folder), loss_fn=loss_fn, **SHORT)
+    assert refused and same_weights(whole, watched)
+    assert {*FILES[:2]} <= {path.name for path in folder.iterdir()}
+
+
+def test_the_lock_ends_with_a_run_however_that_ends(data, tmp_path):
+    def fail(logits, labels, images):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=fail, **SHORT)
+    fit(small_vit(), data, run=FolderRun(tmp_path), **SHORT)
+    fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+
+
+def test_what_follows_a_run_can_keep_its_folder(data, tmp_path):
+    run = FolderRun(tmp_path / "run")
+    with run.owned():
+        fit(small_vit(), data, run=run, **SHORT)
+        with pytest.raises(FileExistsError, match="another run is at work"):
+            fit(small_vit(), data, run=FolderRun(run.folder, resume=True), **SHORT)
+    fit(small_vit(), data, run=FolderRun(run.folder, resume=True), **SHORT)
+
+
+def test_a_run_that_has_not_begun_leaves_no_folder(tmp_path):
+    folder = tmp_path / "runs" / "one"
+    with pytest.raises(ValueError, match="no data"), FolderRun(folder).owned():
+        raise ValueError("no data")
+    assert not folder.exists()
+
+
+# ---- what a run goes on with ----
+
+
+def test_other_images_labels_or_classes_are_no_way_on(data, tmp_path):
+    data.classes = ("left", "right")
+    writable_run(tmp_path, data)
+    before = snapshot(tmp_path)
+    train, validation = data.train, data.validation
+    moved = train.images.roll(1, dims=0)
+    small = replace(train, images=train.images[:, :, :4, :])
+    for changed, name in (
+        ({"train": replace(train, images=moved)}, "training images"),
+        ({"train": replace(train, labels=1 - train.labels)}, "training images"),
+        ({"train": small}, "training images"),
+        ({"validation": bright_halves(50, 2)}, "validation images"),
+        ({"validation": replace(validation, std=(0.2,))}, "validation images"),
+        ({"classes": ("right", "left")}, "classes"),
+    ):
+        other = SimpleNamespace(**vars(data) | changed)
+        with pytest.raises(ValueError, match=f"has {name} .*, not "):
+            fit(small_vit(), other, run=FolderRun(tmp_path, resume=True), **SHORT)
+    assert snapshot(tmp_path) == before
+    fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+
+
+def test_a_best_model_that_is_gone_is_missed_at_the_start(data, tmp_path):
+    writable_run(tmp_path, data)
+    (tmp_path / "best.safetensors").unlink()
+    steps = []
+    with pytest.raises(ValueError, match=r"best\.safetensors is gone"):
+        fit(
+            small_vit(),
+            data,
+            run=FolderRun(tmp_path, resume=True),
+            loss_fn=lambda *_: steps.append(1),
+            **SHORT,
+        )
+    assert steps == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"step": "three"},
+        {"history": None},
+        {"best": 1},
+        {"settings": []},
+        {"settings": {}},
+        {"model": {}},
+        {"model": None},
+        {"model": {"head.weight": torch.ones(1)}},
+        {"optimizer": {"state": {}}},
+        {"schedule": 3},
+    ],
+)
+def test_a_state_with_a_wrong_part_says_so(data, tmp_path, wrong):
+    writable_run(tmp_path, data)
+    last = tmp_path / "last.pt"
+    save_state(load_state(last) | wrong, last)
+    with pytest.raises(ValueError, match="take another folder"):
+        fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_kept(data, tmp_path):
+    steps = []
+
+    def loss_fn(logits, labels, images):
+        steps.append(1)
+        loss = nn.functional.cross_entropy(logits, labels)
+        if len(steps) == 9:  # finite itself, but the slope of a root at 0 is not
+            loss = loss + (0 * logits.sum()).sqrt()
+        return loss
+
+    with pytest.raises(FloatingPointError, match=r"gradient is nan at step 9 \(epoch"):
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SHORT)
+    kept = load_state(tmp_path / "last.pt")
+    assert kept["step"] == 7
+    assert all(value.isfinite().all() for value in kept["model"].values())
+    whole, resumed = small_vit(), small_vit()
+    fit(whole, data, **SHORT)
+    fit(resumed, data, run=FolderRun(tmp_path, resume=True), **SHORT)
+    assert same_weights(whole, resumed)
+
+
+def test_a_full_disk_is_named_with_the_file(data, tmp_path):
+    """A limit on the size of files is as good as a disk that is full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+    try:
+        with pytest.raises(OSError, match=r"cannot write .*events\.out"):
+            fit(small_vit(), data, run=FolderRun(tmp_path), **SHORT)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, before)
+
+
+# ---- the command ----
+
+
+TINY = "--epochs=2 --batch-size=16 --lr=1e-2 --device=cpu --patch-size=4 --embed-dim=16"
+TINY = [*TINY.split(), "--depth=1", "--num-heads=2", "--mlp-dim=32"]
+
+
+def halves(root, size=8, classes=("lower", "upper")):
+    """Write a folder of images whose upper or lower half is bright."""
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 20), ("test", 5)):
+        for number, name in enumerate(classes):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = torch.randint(100, (size, size, 3), generator=generator)
+                pixels[: size // 2] += 120 * number
+                image = Image.fromarray(pixels.to(torch.uint8).numpy())
+                image.save(root / part / name / f"{i}.png")
+    return root
+
+
+def test_the_command_goes_on_with_the_same_content_alone(tmp_path, capsys):
+    data, run = halves(tmp_path / "a" / "halves"), tmp_path / "run"
+    teacher = tmp_path / "teacher.safetensors"
+    net = ConvNet(in_channels=3, num_classes=2, widths=(4, 4))
+    save_model(net, teacher)
+    words = ["--data", str(data), "--folder", str(run), "--teacher", str(teacher)]
+    words += [*TINY, "--model", "convnet", "--widths", "4", "4"]
+    assert main(words) == 0
+    before = snapshot(run)
+    torch.manual_seed(1)
+    save_model(ConvNet(**net.config), teacher)
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 1
+    assert "has teacher of SHA-256" in capsys.readouterr().err
+    save_model(net, teacher)
+    larger = halves(tmp_path / "b" / "halves", size=12)
+    renamed = halves(tmp_path / "c" / "halves", classes=("dark", "light"))
+    for other, said in ((larger, "training images"), (renamed, "classes")):
+        assert main([*words, "--resume", "--data", str(other)]) == 1
+        assert f"has {said}" in capsys.readouterr().err
+    for path in (data / "test").glob("*/0.png"):
+        Image.new("RGB", (8, 8)).save(path)
+    assert main([*words, "--resume"]) == 1
+    assert "has test images of SHA-256" in capsys.readouterr().err
+    assert snapshot(run) == before
+
+
+def test_a_start_of_another_content_is_refused(tmp_path, capsys):
+    data, run = halves(tmp_path / "halves"), tmp_path / "run"
+    start = tmp_path / "start.safetensors"
+    words = ["--data", str(data), "--folder", str(run), *TINY]
+    assert main([*words[:2], "--folder", str(tmp_path / "first"), *TINY]) == 0
+    shutil.copy(tmp_path / "first" / "best.safetensors", start)
+    words = ["--data", str(data), "--folder", str(run), "--init", str(start)]
+    words += TINY[:4]
+    assert main(words) == 0
+    model = load_model(start)
+    nn.init.zeros_(model.head.bias)
+    save_model(model, start)
+    capsys.readouterr()
+    assert main([*words, "--resume"]) == 1
+    assert "has init of SHA-256" in capsys.readouterr().err
+
+
+def test_other_data_are_refused_before_they_are_loaded(tmp_path, capsys, monkeypatch):
+    data, run = halves(tmp_path / "halves"), tmp_path / "run"
+    words = ["--folder", str(run), *TINY]
+    assert main(["--data", str(data), *words]) == 0
+    monkeypatch.setattr(command, "load_data", lambda options: pytest.fail("loaded"))
+    capsys.readouterr()
+    assert main(["--data", "cifar10", *words, "--resume"]) == 1
+    assert "has data halves, not cifar10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--device", "meta"], "cannot compute on the device 'meta'"),
+        (["--device", "nonsense"], "cannot compute on the device 'nonsense'"),
+        (["--model", "convnet", "--widths", *"222222"], "6 widths halve images of 8"),
+    ],
+)
+def test_what_cannot_be_is_said_before_anything_is_left(tmp_path, capsys, words, said):
+    data, run = halves(tmp_path / "halves"), tmp_path / "run"
+    assert main(["--data", str(data), "--folder", str(run), *TINY, *words]) == 1
+    assert said in capsys.readouterr().err
+    assert not run.exists()
+
+
+@pytest.mark.slow(8)
+@pytest.mark.parametrize("closed", ["1", "2"])
+def test_a_closed_output_does_not_end_a_run(tmp_path, closed):
+    data = halves(tmp_path / "halves")
+    words = [sys.executable, "-m", "vitutils", "train", "--data", str(data), *TINY]
+    line = f'exec "$@" {closed}>&-'
+    done = subprocess.run(["sh", "-c", line, "sh", *words], cwd=tmp_path)
+    assert done.returncode == 0
+    assert (tmp_path / "runs" / "halves-vit" / "result.json").exists()
+
+
+@pytest.mark.slow(12)
+def test_of_two_commands_at_once_one_is_refused(tmp_path):
+    data, run = halves(tmp_path / "halves"), tmp_path / "run"
+    words = [sys.executable, "-m", "vitutils", "train", "--data", str(data), *TINY]
+    words += ["--folder", str(run), "--epochs", "40", "--resume"]
+    both = [
+        subprocess.Popen(words, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    said = [process.communicate(timeout=120)[1] for process in both]
+    assert sorted(process.returncode for process in both) == [0, 1]
+    refused = next(s for s, p in zip(said, both, strict=True) if p.returncode)
+    assert "another run is at work" in refused and refused.count("\n") == 1
