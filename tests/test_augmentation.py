@@ -3,6 +3,7 @@
 import math
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 from vitutils.data.augmentation import (
+    center_crop,
     crop_and_flip,
     flip,
     image_by_image,
@@ -148,8 +150,9 @@ def test_with_both_each_comes_in_turn():
 
 def test_nothing_to_mix_is_nothing():
     assert mixing(10) is None
-    with pytest.raises(ValueError, match="mixup -1"):
-        mixing(10, mixup=-1)
+    for way, alpha in product(("mixup", "cutmix"), (-1, math.nan, math.inf)):
+        with pytest.raises(ValueError, match=f"^{way} {alpha} is not a number from 0"):
+            mixing(10, **{way: alpha})
 
 
 # Crops: of images that are as bright as their place, so that each crop tells its own.
@@ -221,7 +224,7 @@ def test_a_crop_of_the_whole_area_has_one_side_of_the_image_and_no_more():
 
 
 def test_by_default_a_twentieth_to_all_of_the_image_is_left():
-    _, sides = measured(random_resized_crop(places(2000), generator(0)))
+    _, sides = measured(random_resized_crop(places(1000), generator(0)))
     area = sides.abs().prod(dim=1)
     assert 0.045 < area.min() < 0.06 and area.max() > 0.95
 
@@ -241,6 +244,15 @@ def test_crops_of_photos_have_any_place_and_half_are_mirrored():
     for x, side in zip(centers.unbind(1), sides.abs().unbind(1), strict=True):
         assert x[side < 0.7].min() < 0.4 and x[side < 0.7].max() > 0.6
     assert sides.abs().prod(1).min() < 0.15 and sides.abs().prod(1).max() > 0.9
+
+
+def test_the_center_of_a_photo_is_as_high_as_the_photo():
+    ramp = torch.arange(0, 250, 2).to(torch.uint8)  # 125 columns, 50 of them shown
+    found = center_crop(25)(ramp.expand(1, 50, 125)).double()
+    assert found.shape == (1, 25, 25)
+    torch.testing.assert_close(found[0, 0], found[0, -1])
+    expected = 2 * (37.5 + 2 * torch.arange(25).double() + 0.5)
+    assert (found[0, 0] - expected).abs().max() < 3
 
 
 def test_images_that_are_no_squares_are_shifted_both_ways_and_half_mirrored():
@@ -283,6 +295,11 @@ def test_the_generator_alone_decides(augment, split):
     assert not torch.equal(augment(split.images, one), found)  # drawn from, not read
 
 
+@pytest.mark.parametrize("augment", [flip, shift_and_flip, random_resized_crop])
+def test_images_stay_on_their_device(augment, split):
+    assert augment(split.images.to("meta"), generator(0)).device.type == "meta"
+
+
 def test_a_batch_is_augmented_first_and_then_image_by_image():
     images = torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2)
 
@@ -291,3 +308,16 @@ def test_a_batch_is_augmented_first_and_then_image_by_image():
 
     found = image_by_image(images, generator(0), first=first, transform=lambda x: 2 * x)
     assert torch.equal(found, 2 * (images + 1))
+
+
+def test_no_image_of_any_batch_has_anothers_draw():
+    one = generator(0)
+
+    def draw(image):
+        return torch.randint(2**40, ())
+
+    images = torch.zeros(3, 1, 2, 2, dtype=torch.uint8)
+    batches = [
+        image_by_image(images, one, first=None, transform=draw) for _ in range(200)
+    ]
+    assert len(torch.cat(batches).unique()) == 3 * 200

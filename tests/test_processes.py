@@ -1,17 +1,27 @@
 """Several real processes train as one would: torchrun on the CPU."""
 
 import json
+import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
+from test_train import SETTINGS, bright_halves, small_vit
 
 from vitutils import processes
+from vitutils.data import augmentation
 from vitutils.engine.checkpoints import load_model, load_state
+from vitutils.engine.large_step import LargeStep, evaluate_together
+from vitutils.engine.precision import MixedPrecision
+from vitutils.train import fit
 
 pytestmark = pytest.mark.xdist_group("processes")  # they share two runs
 
@@ -329,3 +339,116 @@ def test_each_process_takes_a_gpu_though_nobody_tells_it_which(
     with processes.joined():
         assert taken == [device]
     assert begun == [("cpu:gloo,cuda:nccl",), ()]
+
+
+# ---- two processes in a second: forked from this one, which has imported torch ----
+
+
+def in_two(folder, work):
+    """Return what ``work(rank)`` returns in each of two processes that are joined."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free.getsockname()[1]}"}
+
+    def run(rank):
+        torch.set_num_threads(1)
+        os.environ.update(place, RANK=f"{rank}", LOCAL_RANK="0", WORLD_SIZE="2")
+        with processes.joined():
+            torch.save(work(rank), folder / f"{rank}.pt")
+
+    fork = multiprocessing.get_context("fork").Process
+    both = [fork(target=run, args=(rank,)) for rank in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join(60)
+    assert [process.exitcode for process in both] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+
+
+def test_every_question_has_one_answer_in_both(tmp_path):
+    def work(rank):
+        norm = torch.nn.BatchNorm1d(3)
+        norm.running_mean.fill_(rank + 1)
+        processes.copy_buffers(norm)
+        return {
+            "who": (processes.rank(), processes.count()),
+            "total": processes.total(1.0 + rank, 4.0),
+            "share": processes.share(5).tolist(),
+            "gathered": processes.gather(10 * processes.share(5)[:, None], 5).tolist(),
+            "buffers": norm.running_mean.tolist(),
+            "asked": processes.ask_first(lambda number: 7 * number + rank, 2),
+        }
+
+    first, second = in_two(tmp_path, work)
+    assert (first.pop("who"), second.pop("who")) == ((0, 2), (1, 2))
+    assert (first.pop("share"), second.pop("share")) == ([0, 2, 4], [1, 3, 0])
+    gathered = [[0], [10], [20], [30], [40]]
+    expected = {"total": (3.0, 8.0), "gathered": gathered, "buffers": [1, 1, 1]}
+    assert first == second == expected | {"asked": 14}
+
+
+def test_the_firsts_error_is_everybodys_and_nobody_waits(tmp_path):
+    def work(rank):
+        def fail():
+            if rank == 0:
+                raise OSError("a full disk")
+
+        with pytest.raises(OSError, match="a full disk"):
+            processes.ask_first(fail)
+        processes.expect_same({"seed": 1, "data": {"images": "same"}})
+        with pytest.raises(ValueError) as error:
+            processes.expect_same({"seed": 1, "data": {"images": rank}})
+        return str(error.value)
+
+    first, second = in_two(tmp_path, work)
+    assert first == "another process has other settings or data than the first"
+    assert second == "images is 0 in the first process, and 1 here"
+
+
+def test_gradients_are_averaged_at_the_last_part_of_a_step(tmp_path):
+    def work(rank):
+        torch.manual_seed(rank)  # the first's weights count
+        net = processes.replicate(torch.nn.Linear(2, 1, bias=False))
+        found = {"weights": net.module.weight.detach().clone(), "gradients": []}
+        for last in (False, True):
+            with processes.not_yet(net, last=last):
+                net(torch.full((1, 2), 1.0 + rank)).sum().backward()
+            found["gradients"].append(net.module.weight.grad[0].tolist())
+        return found
+
+    first, second = in_two(tmp_path, work)
+    assert torch.equal(first["weights"], second["weights"])
+    assert first["gradients"] == [[1, 1], [3, 3]]  # of 2 and 4
+    assert second["gradients"] == [[2, 2], [3, 3]]
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path):
+    """With all that is random, an average, and a last batch of one image."""
+    train, validation = bright_halves(33, 0), bright_halves(9, 1)
+    train = replace(train, augment=augmentation.shift_and_flip)
+    data = SimpleNamespace(train=train, validation=validation)
+    mix = augmentation.mixing(2, mixup=0.8, cutmix=1.0)
+    settings = SETTINGS | {"epochs": 2}
+
+    def trained(accumulate):
+        model = small_vit(dropout=0.1)
+        step = partial(LargeStep, average=0.5, mix=mix, accumulate=accumulate)
+        history = fit(model, data, step=step, **settings)
+        rows = [[row["train_loss"], row["val_loss"]] for row in history]
+        amp = MixedPrecision("fp32", torch.device("cpu"))
+        found = evaluate_together(model, validation, amp)
+        return {
+            "weights": model.state_dict(),
+            "losses": rows,
+            "logits": found.logits,
+            "labels": found.labels,
+        }
+
+    alone = trained(accumulate=4)
+    first, second = in_two(tmp_path, lambda rank: trained(accumulate=2))
+    assert_same(first, second, atol=0, rtol=0)
+    assert_same(alone, first, atol=1e-4, rtol=1e-4)
+    for name in ("losses", "logits", "labels"):
+        torch.testing.assert_close(first[name], alone[name], atol=1e-4, rtol=1e-4)
+        assert torch.equal(*map(torch.as_tensor, (first[name], second[name])))
