@@ -196,7 +196,7 @@ def test_gradients_reach_both_tokens_and_no_teacher():
 
 def test_the_convnet_equals_torchs_functions():
     torch.manual_seed(0)
-    model = ConvNet(in_channels=3, num_classes=5, widths=(4, 8)).eval()
+    model = ConvNet(in_channels=3, num_classes=5, widths=(4, 8, 6)).eval()
     stages, images = [], torch.randn(2, 3, 16, 12)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -213,7 +213,7 @@ def test_the_convnet_equals_torchs_functions():
         x = F.batch_norm(x, mean, var, norm.weight, norm.bias)
         x = F.max_pool2d(F.relu(x), 2)
     close(model(images), model.head(x.flatten(2).mean(dim=2)))
-    assert [conv.out_channels for conv, _ in stages] == [4, 8]
+    assert [conv.out_channels for conv, _ in stages] == [4, 8, 6]
 
 
 def test_the_convnets_config_is_plain_and_names_every_argument():

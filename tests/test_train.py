@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -15,14 +16,24 @@ import torch
 from torch import nn
 
 from vitutils import processes
-from vitutils.data.augmentation import mixing
+from vitutils import train as train_module
+from vitutils.data.augmentation import flip, mixing
 from vitutils.data.splits import MemorySplit
+from vitutils.distill import ConvNet
 from vitutils.engine import folder_run as run_module
 from vitutils.engine.checkpoints import load_model, load_state, save_state
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.large_step import LargeStep
 from vitutils.engine.precision import MixedPrecision
-from vitutils.train import Run, evaluate, fit, parameter_groups, warmup_cosine
+from vitutils.train import (
+    Run,
+    Step,
+    default_device,
+    evaluate,
+    fit,
+    parameter_groups,
+    warmup_cosine,
+)
 from vitutils.vit import VisionTransformer
 
 
@@ -662,3 +673,322 @@ def test_a_run_is_begun_once(data):
     fit(small_vit(), data, run=run, **SETTINGS)
     with pytest.raises(ValueError, match="begun already: take a new one"):
         fit(small_vit(), data, run=run, **SETTINGS)
+
+
+# ---- what each argument of fit is for ----
+
+
+@pytest.mark.parametrize("step", [Step, partial(LargeStep, precision="fp32")])
+def test_fit_is_the_loop_that_one_would_write(data, step):
+    recipe = dict(weight_decay=0.5, betas=(0.8, 0.95), clip_norm=0.2, seed=3)
+    recipe |= dict(warmup=0.5, label_smoothing=0.3)
+    model, twin = small_vit().eval(), small_vit()
+    data.train = replace(data.train, augment=flip)
+    settings = SETTINGS | {"epochs": 2, "batch_size": 40, "lr": 0.1}
+    history = fit(model, data, step=step, **settings, **recipe)
+    decayed, kept = (group["params"] for group in parameter_groups(twin, 0.0))
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.5}, {"params": kept, "weight_decay": 0}],
+        betas=(0.8, 0.95),
+        fused=True,
+    )
+    climb, fall = [1 / 4, 2 / 4, 3 / 4], [1, 3 / 4, 1 / 4]  # of a cosine in 3 steps
+    losses = []
+    for epoch in range(2):
+        for images, labels in data.train.batches(40, seed=3, epoch=epoch):
+            rate = 0.1 * [*climb, *fall][len(losses)]
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            seed = 3 * 1_000_003 + len(losses)
+            torch.manual_seed(seed)
+            loss = nn.functional.cross_entropy(
+                twin.train()(images), labels, label_smoothing=0.3
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_([*decayed, *kept], 0.2)
+            optimizer.step()
+            losses.append(loss.item())
+        row, found = history[epoch], evaluate(twin, data.validation)
+        mean = sum(a * b for a, b in zip(losses[-3:], (0.4, 0.4, 0.2), strict=True))
+        assert row["train_loss"] == pytest.approx(mean, rel=1e-5)
+        assert row["val_loss"] == pytest.approx(found.loss, rel=1e-4)
+        assert row["val_accuracy"] == found.accuracy
+        assert row["lr"] == pytest.approx(0.1 * (1, 0)[epoch])
+    assert model.training
+    assert same_weights(model, twin)
+
+
+def test_the_defaults_of_fit_are_those_of_the_recipe():
+    given = dict(batch_size=128, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.999))
+    given |= dict(warmup=0.1, clip_norm=1.0, label_smoothing=0.0, seed=0)
+    given |= dict(loss_fn=None, device=None, progress=True, step=Step, run=None)
+    assert fit.__kwdefaults__ == given
+    assert evaluate.__kwdefaults__ == {"batch_size": 500}
+
+
+@pytest.mark.parametrize(
+    "edge",
+    [{"weight_decay": 0}, {"warmup": 0}, {"clip_norm": math.inf}, {"seed": 2**32 - 1}],
+)
+def test_settings_at_the_edge_are_in_range(data, edge):
+    fit(small_vit(), data, **SETTINGS | {"epochs": 1} | edge)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"epochs": 0}, "epochs is 0, expected more than 0"),
+        ({"weight_decay": -1}, "weight_decay is -1, expected 0 or more"),
+        ({"weight_decay": math.nan}, "weight_decay is nan"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"warmup": -0.1}, "warmup is -0.1, expected 0 <= warmup < 1"),
+        ({"label_smoothing": 1}, "label_smoothing is 1, expected 0 <= label_smoo"),
+        ({"seed": 2**32}, r"seed is 4294967296, expected 0 <= seed < 2\*\*32"),
+    ],
+)
+def test_what_is_out_of_range_says_what_would_not_be(data, wrong, expected):
+    with pytest.raises(ValueError, match=f"^{expected}"):
+        fit(small_vit(), data, **SETTINGS | wrong)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "device"),
+    [(True, True, "cuda"), (False, True, "mps"), (False, False, "cpu")],
+)
+def test_the_device_is_the_best_that_there_is(monkeypatch, cuda, mps, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert default_device() == device
+
+
+def test_no_token_decays_whoever_named_it_and_what_is_frozen_is_left_out():
+    names = ("class_token", "distill_token", "pos_embed", "cls_token", "dist_token")
+    model = nn.Module()
+    for name in (*names, "weight", "frozen"):
+        model.register_parameter(name, nn.Parameter(torch.zeros(1, 2, 3)))
+    model.frozen.requires_grad_(False)
+    decayed, kept = parameter_groups(model, 0.3)
+    assert [id(p) for p in decayed["params"]] == [id(model.weight)]
+    assert {id(p) for p in kept["params"]} == {id(getattr(model, n)) for n in names}
+
+
+def test_a_climb_of_less_than_no_steps_is_refused():
+    with pytest.raises(ValueError, match=r"warmup_steps -1 is not in \[0, 10\)"):
+        rates(steps=10, warmup_steps=-1)
+
+
+# ---- what a run remembers and tells ----
+
+
+class Clock:
+    """Instead of the module time: goes on when it is told, and not by itself."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def perf_counter(self):
+        return self.now
+
+
+def test_seconds_are_counted_of_steps_and_of_waiting_apart(data, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(train_module, "time", clock)
+
+    class Slow(MemorySplit):
+        def batches(self, *args, **more):
+            for batch in super().batches(*args, **more):
+                clock.now += 3
+                yield batch
+
+    def loss_fn(logits, labels, images):
+        clock.now += 1
+        return nn.functional.cross_entropy(logits, labels)
+
+    fields = {name: getattr(data.train, name) for name in ("images", "labels")}
+    slow = SimpleNamespace(train=Slow(**fields), validation=data.validation)
+    settings = SETTINGS | {"epochs": 2, "batch_size": 40}
+    for number, row in enumerate(fit(small_vit(), slow, loss_fn=loss_fn, **settings)):
+        assert row["seconds"] == 12 * (number + 1)
+        assert row["images_per_second"] == 100 / 12
+        assert row["waiting"] == 3 / 4
+
+
+def test_the_line_of_an_epoch_has_its_numbers(data, capsys):
+    history = fit(small_vit(), data, **SETTINGS | {"epochs": 2, "progress": True})
+    fit(small_vit(), data, **SETTINGS | {"epochs": 1})  # says nothing
+    assert capsys.readouterr().out.splitlines() == [
+        f"epoch   {row['epoch']}/2   train loss {row['train_loss']:.3f}   "
+        f"validation loss {row['val_loss']:.3f}   accuracy {row['val_accuracy']:.1%}"
+        for row in history
+    ]
+
+
+def test_a_loss_that_is_infinite_names_the_step_and_what_to_change(data):
+    def loss_fn(logits, labels, images):
+        return logits.sum() / 0
+
+    with pytest.raises(FloatingPointError) as error:
+        fit(small_vit(), data, loss_fn=loss_fn, warmup=0.2, **SETTINGS)
+    assert str(error.value) in [
+        f"the loss is {sign}inf at step 1 (epoch 1): try a lower lr than 0.015, or a "
+        "longer warmup than 0.2"
+        for sign in ("", "-")
+    ]
+
+
+def test_evaluate_learns_nothing_and_keeps_what_it_found_on_the_cpu(data):
+    model = small_vit()
+    found = evaluate(model, data.validation)
+    assert not found.logits.requires_grad and found.logits.dtype == torch.float32
+    assert found.logits.device.type == found.labels.device.type == "cpu"
+    assert found.labels.tolist() == data.validation.labels.tolist()
+    half = evaluate(model.bfloat16(), Half(data.validation))
+    assert half.logits.dtype == torch.float32
+
+
+class Half:
+    """A split whose images come in bfloat16."""
+
+    def __init__(self, split):
+        self.split = split
+
+    def batches(self, *args, **more):
+        for images, labels in self.split.batches(*args, **more):
+            yield images.bfloat16(), labels
+
+
+# ---- large steps ----
+
+
+def test_each_part_of_each_step_has_draws_of_its_own(data):
+    def drawn():
+        draws = []
+
+        def loss_fn(logits, labels, images):
+            draws.append(torch.rand(()).item())
+            return nn.functional.cross_entropy(logits, labels)
+
+        step = partial(LargeStep, accumulate=2)
+        settings = SETTINGS | {"epochs": 2, "batch_size": 40}
+        fit(small_vit(), data, step=step, loss_fn=loss_fn, **settings)
+        return draws
+
+    first = drawn()
+    assert len({*first}) == len(first) == 2 * 2 * 3
+    assert drawn() == first
+
+
+def test_a_large_step_is_resumed_with_its_own_average_and_precision(data, tmp_path):
+    settings = SETTINGS | {"epochs": 1}
+
+    def go_on(resume=True, **large):
+        run = FolderRun(tmp_path, resume=resume)
+        fit(small_vit(), data, run=run, step=partial(LargeStep, **large), **settings)
+
+    go_on(resume=False, average=0.8, precision="bf16")
+    for large, name in (
+        ({"average": 0.9, "precision": "bf16"}, "average 0.8"),
+        ({"average": 0.8, "precision": "fp32"}, "precision bf16"),
+    ):
+        with pytest.raises(ValueError, match=f"has {name}, not"):
+            go_on(**large)
+    go_on(average=0.8, precision="bf16", accumulate=2)  # as many parts as one likes
+
+
+def test_an_averaged_run_that_is_cut_resumes_to_the_same_bits(data, tmp_path):
+    """With a loss scale and an average of BatchNorm's statistics, too."""
+
+    def net():
+        torch.manual_seed(0)
+        return ConvNet(in_channels=1, num_classes=2, widths=(4, 4))
+
+    calls = []
+
+    def interrupt(logits, labels, images):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return nn.functional.cross_entropy(logits, labels)
+
+    settings = SETTINGS | {"epochs": 2, "step": partial(LargeStep, average=0.8)}
+    whole, resumed = net(), net()
+    fit(whole, data, **settings)
+    with pytest.raises(KeyboardInterrupt):
+        fit(net(), data, run=FolderRun(tmp_path), loss_fn=interrupt, **settings)
+    fit(resumed, data, run=FolderRun(tmp_path, resume=True), **settings)
+    assert same_weights(whole, resumed)
+    raw = net()
+    fit(raw, data, **settings | {"step": Step})
+    mean, last = (dict(m.named_buffers()) for m in (whole, raw))
+    for name in ("stages.1.running_mean", "stages.1.running_var"):
+        assert not torch.allclose(mean[name], last[name], atol=1e-4)
+
+
+def test_validation_is_computed_in_the_precision_of_training(data):
+    class Seen(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer, self.dtypes = nn.Linear(64, 2), {True: set(), False: set()}
+
+        def forward(self, images):
+            logits = self.layer(images.flatten(1))
+            self.dtypes[self.training].add(logits.dtype)
+            return logits
+
+    for precision, dtype in (("bf16", torch.bfloat16), ("auto", torch.float32)):
+        model = Seen()
+        step = partial(LargeStep, precision=precision)
+        fit(model, data, step=step, **SETTINGS | {"epochs": 1})
+        assert model.dtypes == {True: {dtype}, False: {dtype}}
+
+
+def test_settings_of_a_large_step_at_the_edge_are_in_range(data):
+    for large in ({"average": 0}, {"average": 0.999}, {"accumulate": 1}):
+        fit(
+            small_vit(),
+            data,
+            step=partial(LargeStep, **large),
+            **SETTINGS | {"epochs": 1},
+        )
+    for large in ({"average": -0.1}, {"average": 1.0}, {"accumulate": -1}):
+        ((name, value),) = large.items()
+        with pytest.raises(ValueError, match=f"^{name} is {value}, expected"):
+            fit(small_vit(), data, step=partial(LargeStep, **large), **SETTINGS)
+
+
+# ---- precision ----
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype"),
+    [((8, 0), torch.bfloat16), ((9, 0), torch.bfloat16), ((7, 5), torch.float16)],
+)
+def test_auto_precision_asks_what_a_cuda_device_can(monkeypatch, capability, dtype):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: enabled)
+    amp = MixedPrecision("auto", torch.device("cuda"))
+    assert amp.dtype == dtype
+    assert amp.scaler == (dtype == torch.float16)
+
+
+def test_fp16_scales_the_loss_clips_the_true_gradient_and_skips_what_overflows():
+    amp = MixedPrecision("fp16", torch.device("cpu"))
+    weight = nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimizer = torch.optim.SGD([weight], lr=1.0)
+    amp.backward(weight.square().sum() / 2)
+    assert weight.grad.tolist() == [3 * 2**16, 4 * 2**16]
+    assert amp.step(optimizer, clip_norm=1.0) == pytest.approx(5)
+    assert weight.tolist() == pytest.approx([2.4, 3.2])
+    optimizer.zero_grad()
+    amp.backward((weight * math.inf).sum())
+    assert amp.step(optimizer, clip_norm=1.0) == 0
+    assert weight.tolist() == pytest.approx([2.4, 3.2])
+    assert amp.scaler.get_scale() == 2**15
+
+
+def test_in_other_precisions_a_gradient_that_is_not_finite_is_told():
+    amp = MixedPrecision("bf16", torch.device("cpu"))
+    weight = nn.Parameter(torch.ones(2))
+    amp.backward((weight * math.inf).sum())
+    assert amp.step(torch.optim.SGD([weight], lr=1.0), clip_norm=1.0) == math.inf
