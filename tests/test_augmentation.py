@@ -137,6 +137,19 @@ def test_labels_are_mixed_as_the_images_are(settings):
     assert 0 < soft[0, 1] < 1
 
 
+@pytest.mark.parametrize("way", ["mixup", "cutmix"])
+def test_alpha_says_how_evenly_two_images_share(way):
+    """From Beta(alpha, alpha): near 0 one of them has all, with more it is half."""
+    images, labels = torch.zeros(2, 1, 16, 16), torch.arange(2)
+    torch.manual_seed(0)
+    spread = []
+    for alpha in (0.1, 1, 10):
+        mix = mixing(2, **{way: alpha})
+        shares = [mix(images, labels)[1][0, 0].item() for _ in range(200)]
+        spread.append(np.std(shares))
+    assert spread[0] > 1.3 * spread[1] > 1.3**2 * spread[2]
+
+
 def test_with_both_each_comes_in_turn():
     images = torch.rand(8, 1, 16, 16)
     mix = mixing(10, mixup=0.8, cutmix=1.0)
