@@ -245,12 +245,22 @@ def test_without_weights_no_map_is_kept_for_the_backward_pass(monkeypatch):
         assert ((100, 100) in saved) == need_weights
 
 
-def test_explicit_is_faster_is_for_cpus_only():
-    q = torch.empty(1, 1, 17, 8)
-    assert attention.explicit_is_faster(q)
-    assert attention.explicit_is_faster(q.bfloat16())
-    assert not attention.explicit_is_faster(q.to("meta"))
-    assert not attention.explicit_is_faster(torch.empty(1, 1, 197, 8))
+@pytest.mark.parametrize(
+    ("tokens", "dtype", "device", "explicit"),
+    [
+        (64, torch.float32, "cpu", True),
+        (65, torch.float32, "cpu", False),
+        (64, torch.bfloat16, "cpu", True),
+        (65, torch.bfloat16, "cpu", True),
+        (64, torch.float32, "meta", False),
+        (65, torch.bfloat16, "meta", False),
+    ],
+)
+def test_explicit_is_faster_on_cpus_for_few_tokens_or_in_bf16(
+    tokens, dtype, device, explicit
+):
+    k = torch.empty(1, 1, tokens, 8, dtype=dtype, device=device)
+    assert attention.explicit_is_faster(k) == explicit
 
 
 def test_heads_do_not_mix():
