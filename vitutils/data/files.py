@@ -1,21 +1,21 @@
 """Files of the datasets: checked, and read into uint8 tensors."""
 
+import gzip
 import os
-import shutil
+import tarfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from vitutils.data.download import fetch
+from vitutils.data.download import alone, fetch, tidy
 
 # Class names, training images and labels, test images and labels.
 Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -25,26 +25,23 @@ GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bi
 
 
 def read_fashion_mnist(root: Path) -> Halves:
-    """Read ``root/FashionMNIST/raw`` through torchvision, offline when it is there.
+    """Read the archives in ``root/FashionMNIST/raw``, offline when they are there.
 
     Returns:
         Class names, training images and labels, test images and labels.
     """
-    archives = root / "FashionMNIST" / "raw"
     remedy = "in a clone of the book, `git checkout data` restores the archives"
+    contents = []
     for name, md5 in FashionMNIST.resources:
-        official(FashionMNIST.mirrors[0] + name, archives / name, md5, remedy)
-    # torchvision unpacks beside the archives and later trusts what it finds there:
-    # in a folder of its own, data/ may be read-only and nothing stale is read.
-    with TemporaryDirectory() as folder:
-        raw = Path(folder, "FashionMNIST", "raw")
-        raw.mkdir(parents=True)
-        for name, _ in FashionMNIST.resources:
-            shutil.copyfile(archives / name, raw / name)
-        train = FashionMNIST(folder, train=True, download=True)
-        test = FashionMNIST(folder, train=False, download=True)
-    halves = ((half.data[:, None].clone(), half.targets) for half in (train, test))
-    return train.classes, *halves
+        archive = root / "FashionMNIST" / "raw" / name
+        official(FashionMNIST.mirrors[0] + name, archive, md5, remedy)
+        content = bytearray(gzip.decompress(archive.read_bytes()))
+        contents.append(torch.frombuffer(content, dtype=torch.uint8))
+    halves = (  # behind headers of 16 and 8 bytes
+        (images[16:].view(-1, 1, 28, 28), labels[8:].long())
+        for images, labels in (contents[:2], contents[2:])
+    )
+    return FashionMNIST.classes, *halves
 
 
 def read_cifar(
@@ -66,12 +63,9 @@ def read_cifar(
         f"to use a copy of {kind.filename}, give its path or URL as mirror= or as "
         f"VITUTILS_CIFAR_MIRROR, or save it as {archive}; root= names another folder"
     )
-    try:
-        test = kind(root, train=False)  # checks the MD5 of every unpacked file
-    except RuntimeError:
+    if not (test := unpacked(kind, root)):
         official(mirror_url(mirror, kind), archive, kind.tgz_md5, remedy)
-        unpack(archive, root)
-        test = kind(root, train=False)
+        test = unpack(archive, kind)
     train = kind(root, train=True)
     halves = (
         (torch.tensor(half.data.transpose(0, 3, 1, 2)), torch.tensor(half.targets))
@@ -95,8 +89,8 @@ def official(url: str, path: Path, md5: str, remedy: str) -> None:
     """Make sure that ``path`` is the whole archive, fetching it if it is missing.
 
     Raises:
-        RuntimeError: the file is corrupt, or could not be fetched; the message ends
-            with ``remedy``.
+        RuntimeError: the file is corrupt, cannot be read, or could not be fetched; the
+            message ends with ``remedy``.
     """
 
     def wrong(file: Path) -> str | None:
@@ -105,22 +99,60 @@ def official(url: str, path: Path, md5: str, remedy: str) -> None:
 
     if not path.exists():
         fetch(url, path, wrong, remedy)
-    elif wrong(path):
+        return
+    try:
+        fault = wrong(path)
+    except OSError as error:
+        raise RuntimeError(
+            f"{path} cannot be read ({error.strerror}); {remedy}"
+        ) from None
+    if fault:
         raise RuntimeError(
             f"{path} is truncated or corrupt (its MD5 is not {md5}): delete it and "
             f"load again; {remedy}"
         )
+    tidy(path)
 
 
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a checked archive, or say what keeps it from being written."""
+def unpacked(kind: type[CIFAR10], root: Path) -> CIFAR10 | None:
+    """Return the test half if each unpacked file has its MD5, None otherwise."""
     try:
-        extract_archive(archive, folder)
-    except OSError as error:
-        raise RuntimeError(
-            f"cannot unpack {archive} ({error}): give root= a folder with free space "
-            "that you may write to"
-        ) from None
+        return kind(root, train=False)
+    except (RuntimeError, OSError):
+        return None
+
+
+def unpack(archive: Path, kind: type[CIFAR10]) -> CIFAR10:
+    """Unpack a checked archive beside it and return the test half.
+
+    Raises:
+        RuntimeError: it cannot be written, or holds what it should not.
+    """
+    folder = archive.parent
+    try:
+        with alone(archive):
+            if test := unpacked(kind, folder):  # by another process, meanwhile
+                return test
+            with tarfile.open(archive, "r:gz") as tar:
+                tar.extractall(folder, filter=within)
+    except Exception as error:  # a malformed archive raises many kinds
+        advice = f"delete {archive} and load again"
+        if isinstance(error, OSError) and error.errno:  # the system's
+            advice = "give root= a folder with free space that you may write to"
+        raise RuntimeError(f"cannot unpack {archive} ({error}): {advice}") from None
+    if test := unpacked(kind, folder):
+        return test
+    raise RuntimeError(
+        f"{archive} holds other files than {kind.__name__}'s: delete it and load again"
+    )
+
+
+def within(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Return what may be unpacked: a file within the folder, not one beside it."""
+    member = tarfile.data_filter(member, folder)
+    if member.isreg():
+        Path(folder, member.name).unlink(missing_ok=True)  # to open a pipe has no end
+    return member
 
 
 def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Tensor]]]:
