@@ -3,6 +3,8 @@
 import gzip
 import os
 import tarfile
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +24,10 @@ Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
+# Pillow knows more, among them PostScript, which is a program: it lets `gs` run it.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+LONGEST_SIDE = 2**16 - 1  # in pixels, as JPEG's; Pillow limits their product alone
+OPENING = threading.Lock()  # as warnings.catch_warnings is not made for threads
 
 
 def read_fashion_mnist(root: Path) -> Halves:
@@ -175,6 +181,7 @@ def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Ten
     for part, name in names.items():
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"{folder} has no folder {name}/: {layout}")
+        refuse_circles(folder / name)
         try:
             parts[part] = ImageFolder(folder / name)
         except FileNotFoundError as error:
@@ -194,6 +201,16 @@ def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Ten
         part: ([path for path, _ in images.samples], torch.tensor(images.targets))
         for part, images in parts.items()
     }
+
+
+def refuse_circles(folder: Path) -> None:
+    """Refuse a link to a folder that contains it: to follow it has no end."""
+    for root, names, _ in os.walk(folder, followlinks=True):
+        for path in (Path(root, name) for name in names):
+            if path.is_symlink() and path.resolve() in map(Path.resolve, path.parents):
+                raise ValueError(
+                    f"{path} leads back to a folder above: remove the link"
+                )
 
 
 def common_format(
@@ -220,13 +237,15 @@ def read_images(
     """Decode images to uint8 (N, C, size, size), several at a time."""
 
     def read(path):
-        image = read_image(path, channels, transform)
-        if image.shape[1:] != (size, size):
-            raise ValueError(
-                f"{path} is {image.shape[2]}x{image.shape[1]} and others are "
-                f"{size}x{size}: give image_size to resize and crop all images"
-            )
-        return image
+        def exact(image):
+            if image.size != (size, size):
+                raise ValueError(
+                    f"{path} is {image.width}x{image.height} and others are "
+                    f"{size}x{size}: give image_size to resize and crop all images"
+                )
+            return image
+
+        return read_image(path, channels, transform or exact)
 
     images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
     with ThreadPoolExecutor(CORES) as pool:
@@ -246,25 +265,36 @@ def read_image(
     Raises:
         RuntimeError: it does not decode, or not to ``channels`` of 8 bits.
     """
-    image = open_image(path, decode=True)
-    if image.mode[0] in "IF" or (channels == 1 and image.mode not in GRAY_MODES):
-        wanted = "8-bit gray like the others" if channels == 1 else "8 bits a channel"
-        raise RuntimeError(f"{path} has mode {image.mode}: convert it to {wanted}")
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
+    image = open_image(path, "L" if channels == 1 else "RGB")
     image = transform(image) if transform else image
     return image if torch.is_tensor(image) else v2.functional.pil_to_tensor(image)
 
 
-def open_image(path: str | Path, decode: bool = False) -> Image.Image:
-    """Open an image with Pillow; its pixels are read if ``decode`` says so."""
+def open_image(path: str | Path, mode: str | None = None) -> Image.Image:
+    """Open an image with Pillow; its pixels are read if they are to be "L" or "RGB".
+
+    Raises:
+        RuntimeError: it is no image, is larger than Pillow or ``LONGEST_SIDE`` allow,
+            or has not 8 bits a channel, or colors where gray is wanted.
+    """
     try:
-        with Image.open(path) as image:
-            if decode:
-                image.load()
-            return image
+        if not os.path.isfile(path):  # opening a pipe waits for somebody to write
+            raise ValueError("it is no regular file")
+        with OPENING, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            if max(image.size) > LONGEST_SIDE:
+                raise ValueError(f"a side of {max(image.size):,} pixels")
+            if mode is None:
+                return image
+            image.load()
+            if image.mode[0] in "IF" or (mode == "L" and image.mode not in GRAY_MODES):
+                wanted = "8-bit gray as others" if mode == "L" else "8 bits a channel"
+                raise ValueError(f"mode {image.mode}: convert it to {wanted}")
+            return image if image.mode == mode else image.convert(mode)
     except Exception as error:  # Pillow raises many kinds, SyntaxError among them
+        reason = str(error) or type(error).__name__
         raise RuntimeError(
-            f"{path} does not decode as an image ({error}): replace or delete it"
+            f"{path} cannot be read as an image ({reason}): replace it or move it away"
         ) from None
