@@ -524,7 +524,7 @@ def test_half_a_file_without_a_hash_is_not_kept(site, tmp_path, monkeypatch, cap
     whole = site.rename(site.with_name("cut.pth"))
     url = PUBLISHED["toy"].url.replace(site.name, whole.name)
     monkeypatch.setitem(PUBLISHED, "toy", Published(url))
-    with pytest.raises(RuntimeError, match=r"sent .*not a whole file"):
+    with pytest.raises(RuntimeError, match=r"\d of [\d,]+ bytes came"):
         load_pretrained("toy")
     assert cached(tmp_path) == []
 
