@@ -123,7 +123,9 @@ def test_truncated_archive_is_named(tmp_path):
     with pytest.raises(RuntimeError, match="truncated or corrupt") as error:
         load("fashion_mnist", root=tmp_path)
     assert str(raw / name) in str(error.value)
-    assert "delete it" in str(error.value) and "git checkout data" in str(error.value)
+    assert "move it away" in str(error.value) and "git checkout data" in str(
+        error.value
+    )
 
 
 def test_missing_archive_without_network(tmp_path, monkeypatch):

@@ -114,7 +114,7 @@ def official(url: str, path: Path, md5: str, remedy: str) -> None:
         ) from None
     if fault:
         raise RuntimeError(
-            f"{path} is truncated or corrupt (its MD5 is not {md5}): delete it and "
+            f"{path} is truncated or corrupt (its MD5 is not {md5}): move it away and "
             f"load again; {remedy}"
         )
     tidy(path)
@@ -142,14 +142,15 @@ def unpack(archive: Path, kind: type[CIFAR10]) -> CIFAR10:
             with tarfile.open(archive, "r:gz") as tar:
                 tar.extractall(folder, filter=within)
     except Exception as error:  # a malformed archive raises many kinds
-        advice = f"delete {archive} and load again"
+        advice = f"move {archive} away and load again"
         if isinstance(error, OSError) and error.errno:  # the system's
             advice = "give root= a folder with free space that you may write to"
         raise RuntimeError(f"cannot unpack {archive} ({error}): {advice}") from None
     if test := unpacked(kind, folder):
         return test
     raise RuntimeError(
-        f"{archive} holds other files than {kind.__name__}'s: delete it and load again"
+        f"{archive} holds other files than {kind.__name__}'s: move it away and load "
+        "again"
     )
 
 
