@@ -66,7 +66,7 @@ bench: $(stamp)  ## measure vitutils against timm, torchvision and other peers
 	@$(bin)/python benchmarks/throughput.py
 
 clean:  ## remove what was built; .venv stays (rm -r .venv removes that)
-	@rm -rf _build .pytest_cache .ruff_cache
+	@rm -rf _build .hypothesis .pytest_cache .ruff_cache
 	@find notebooks tests tools vitutils book -name __pycache__ -prune -exec rm -r {} +
 
 # Installs once, and again only after a change of what is to be installed.

@@ -1,17 +1,28 @@
 """Files are whole or absent, and load back without pickle."""
 
+import json
 import os
 import stat
 
 import pytest
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vitutils.distill import ConvNet
 from vitutils.engine import checkpoints
-from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
+from vitutils.engine.checkpoints import (
+    is_checkpoint,
+    load_model,
+    load_state,
+    save_model,
+    save_state,
+)
 from vitutils.vit import VisionTransformer
+
+BIG = 10**9
+VIT = "vitutils.vit.VisionTransformer"
 
 
 @pytest.fixture
@@ -103,7 +114,19 @@ def test_weights_of_a_foreign_model_are_not_guessed(tmp_path):
         load_model(path)
 
 
-@pytest.mark.parametrize("name", ["os.system", "vitutilsx.Model", "subprocess.run"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "subprocess.run",
+        "vitutilsx.Model",
+        "vitutils.gone.Model",
+        "vitutils.__main__.main",
+        "vitutils.vit.nn.Module",
+        "vitutils.vit.VisionTransformer.tiny",
+        "",
+    ],
+)
 def test_a_file_cannot_make_us_import_other_code(tmp_path, name):
     path = tmp_path / "model.safetensors"
     save_file({}, path, {"class": name, "config": "{}"})
@@ -121,19 +144,108 @@ def test_only_modules_are_built_from_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "metadata",
+    "config, said",
     [
-        {"class": "vitutils.vit.VisionTransformer"},
-        {"class": "vitutils.vit.VisionTransformer", "config": '{"gone": 1}'},
-        {"class": "vitutils.vit.VisionTransformer", "config": '{"depth": 1}'},
-        {"class": "vitutils.gone.Model", "config": "{}"},
+        (None, "its config is no dict: None"),
+        ("{", "Expecting property name"),
+        ("[]", r"its config is no dict: \[\]"),
+        ("[" * 100_000, "maximum recursion depth"),
+        ("9" * 5000, "Exceeds the limit"),
+        ('{"gone": 1}', "unexpected keyword argument 'gone'"),
+        ('{"depth": 0}', "missing: embeddings.class_token"),
     ],
 )
-def test_a_file_of_another_version_is_named(tmp_path, metadata):
+def test_a_file_of_another_version_is_named(tmp_path, config, said):
     path = tmp_path / "model.safetensors"
-    save_file({}, path, metadata)
-    with pytest.raises(ValueError, match=r"model\.safetensors is not of this version"):
+    save_file({}, path, {"class": VIT} | ({} if config is None else {"config": config}))
+    with pytest.raises(ValueError, match=rf"{path} is not of this version .*{said}"):
         load_model(path)
+
+
+def rewritten(path, config, **tensors):
+    """Write a checkpoint again, its config and tensors changed."""
+    with checkpoints.safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    metadata["config"] = json.dumps(json.loads(metadata["config"]) | config)
+    save_file(load_file(path) | tensors, path, metadata)
+    return path
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        *(("depth", value) for value in (BIG, 3, -1, 1.0, True, "1", None)),
+        *(("image_size", value) for value in (BIG, 0, -8, 8.0, "8", [8], [-8, -8])),
+        *(("num_heads", value) for value in (0, -2, 2.0, 3, BIG, "2", True, [2])),
+        *(("patch_size", value) for value in (0, -4, [4, 0])),
+        *(("embed_dim", value) for value in (BIG, 10**30, 0, {})),
+        ("num_classes", BIG),
+        ("mlp_dim", BIG),
+        *(("dropout", value) for value in (float("nan"), -1, "0", [0.1])),
+        ("stochastic_depth", float("inf")),
+        ("", 1),
+        ("\x1b[2J\n" + "a" * 1000, 1),
+    ],
+)
+def test_sizes_that_the_weights_do_not_have_are_refused(model, tmp_path, name, value):
+    save_model(model, path := tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=f"{path} is not of this version") as caught:
+        load_model(rewritten(path, {name: value}))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("widths", [[], [4, 0], [BIG], [4] * 9999, 4, "4", [4.0]])
+def test_widths_that_the_weights_do_not_have_are_refused(tmp_path, widths):
+    path = tmp_path / "model.safetensors"
+    save_model(ConvNet(in_channels=1, num_classes=2, widths=[4]), path)
+    assert load_model(path).config["widths"] == [4]
+    with pytest.raises(ValueError, match="is not of this version"):
+        load_model(rewritten(path, {"widths": widths}))
+
+
+@pytest.mark.timeout(20)
+def test_many_empty_weights_make_no_deep_model(tmp_path):
+    path, depth = tmp_path / "model.safetensors", 5000
+    names = [f"encoder.blocks.{i}.norm1.weight" for i in range(depth)]
+    config = json.dumps({"depth": depth})
+    save_file(
+        dict.fromkeys(names, torch.ones(0)), path, {"class": VIT, "config": config}
+    )
+    with pytest.raises(ValueError, match="its depth is 5000, with 5000 tensors"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.bool, torch.complex64])
+def test_weights_that_are_no_floats_are_refused(model, tmp_path, kind):
+    save_model(model, path := tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=rf"not of floats: head.bias {kind}"):
+        load_model(rewritten(path, {}, **{"head.bias": model.head.bias.to(kind)}))
+
+
+def test_weights_of_any_value_and_half_precision_load(model, tmp_path):
+    save_model(model, path := tmp_path / "model.safetensors")
+    bias = torch.tensor([float("nan"), 1.5], dtype=torch.float16)
+    again = load_model(rewritten(path, {}, **{"head.bias": bias}))
+    assert again.head.bias.isnan().tolist() == [True, False]
+    assert again.head.bias.dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "metadata, wanted",
+    [
+        ({"class": VIT, "config": "{"}, True),  # for load_model to say
+        ({"class": "another library's"}, False),
+        ({"format": "pt"}, False),
+        (None, False),
+    ],
+)
+def test_a_checkpoint_is_known_by_what_it_says_of_itself(tmp_path, metadata, wanted):
+    save_file({}, path := tmp_path / "model.safetensors", metadata)
+    assert is_checkpoint(path) is wanted
+    path.write_bytes(b"\xff" * 100)
+    assert not is_checkpoint(path)
+    assert not is_checkpoint(tmp_path)
 
 
 def test_files_are_for_others_to_read_too(model, tmp_path):
@@ -157,6 +269,41 @@ def test_states_refuse_code(tmp_path):
         load_state(path)
     save_state({"step": 3, "weights": torch.ones(2)}, path)
     assert load_state(path)["step"] == 3
+
+
+def test_a_state_with_one_bit_flipped_is_refused(tmp_path):
+    save_state({"weights": torch.zeros(1000)}, path := tmp_path / "last.pt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1  # torch.load sees nothing
+    path.write_bytes(content)
+    assert torch.load(path, weights_only=True)["weights"].any()
+    with pytest.raises(ValueError, match=r"cut short or corrupt .*another checksum"):
+        load_state(path)
+
+
+@pytest.mark.parametrize("state", [[1], 3, None, torch.ones(2)])
+def test_a_state_that_is_no_dict_is_refused(tmp_path, state):
+    save_state(state, path := tmp_path / "last.pt")
+    with pytest.raises(
+        ValueError, match=rf"{path} is .*holds a {type(state).__name__}"
+    ):
+        load_state(path)
+
+
+def test_a_state_of_an_old_form_is_refused(tmp_path):
+    path = tmp_path / "last.pt"
+    torch.save({"step": 3}, path, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="cut short or corrupt"):
+        load_state(path)
+
+
+@pytest.mark.parametrize("load", [load_model, load_state])
+def test_no_error_advises_to_delete_a_file(tmp_path, load):
+    path = tmp_path / "file"
+    path.write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(ValueError, match="file") as caught:
+        load(path)
+    assert "delete" not in str(caught.value)
 
 
 def test_a_listings_class_is_saved_as_the_packages(model, tmp_path):
@@ -183,3 +330,15 @@ def test_a_class_of_the_readers_own_is_not_taken_for_the_packages(model, tmp_pat
     save_model(Changed(**model.config), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="does not name a model of vitutils"):
         load_model(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", ["VisionTransformer", "Teacher"])
+def test_a_class_of_the_readers_own_may_have_arguments_of_its_own(tmp_path, name):
+    class Changed(nn.Linear):
+        """As a reader may change a listing: its constructor takes other things."""
+
+    Changed.__module__, Changed.__name__ = "__main__", name
+    model = Changed(2, 2)
+    model.config = {"norm": "rms"}
+    save_model(model, tmp_path / "model.safetensors")
+    assert load_file(tmp_path / "model.safetensors").keys() == {"weight", "bias"}

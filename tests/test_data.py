@@ -3,8 +3,11 @@
 import hashlib
 import http.server
 import io
+import multiprocessing
+import os
 import pickle
 import tarfile
+import tempfile
 import threading
 import time
 from dataclasses import FrozenInstanceError, replace
@@ -120,14 +123,29 @@ def test_truncated_archive_is_named(tmp_path):
     with pytest.raises(RuntimeError, match="truncated or corrupt") as error:
         load("fashion_mnist", root=tmp_path)
     assert str(raw / name) in str(error.value)
-    assert "delete it" in str(error.value) and "git checkout data" in str(error.value)
+    assert "move it away" in str(error.value) and "git checkout data" in str(
+        error.value
+    )
 
 
 def test_missing_archive_without_network(tmp_path, monkeypatch):
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])
     with pytest.raises(RuntimeError, match=r"is missing and .* check the network"):
         load("fashion_mnist", root=tmp_path)
-    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_left_of_a_load_that_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", os.fspath(tmp_path))
+    loading = multiprocessing.get_context("fork").Process(
+        target=load, args=("fashion_mnist",)
+    )
+    loading.start()
+    while loading.is_alive() and not list(tmp_path.rglob("*.gz")):
+        time.sleep(0.01)
+    loading.terminate()
+    loading.join()
+    assert list(tmp_path.iterdir()) == []
 
 
 # Batches
@@ -352,7 +370,7 @@ def test_missing_data_folder(monkeypatch, tmp_path):
 # CIFAR, a small one from a server on this machine
 
 
-def cifar_archive(kind, monkeypatch):
+def cifar_archive(kind, monkeypatch, n=20):
     """Make a small archive and give its checksums to torchvision's class."""
     rng = np.random.default_rng(0)
 
@@ -360,8 +378,8 @@ def cifar_archive(kind, monkeypatch):
         pixels = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
         return {"data": pixels, "labels": [i % 3 for i in range(n)]}
 
-    members = {name: pickle.dumps(batch(20)) for name, _ in kind.train_list}
-    members["test_batch"] = pickle.dumps(batch(10))
+    members = {name: pickle.dumps(batch(n)) for name, _ in kind.train_list}
+    members["test_batch"] = pickle.dumps(batch(n // 2))
     members["batches.meta"] = pickle.dumps({"label_names": ["ant", "bee", "cow"]})
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
@@ -437,7 +455,10 @@ def test_cifar_is_downloaded_once(host, tmp_path, capfd):
     assert "cifar-10-python.tar.gz" in capfd.readouterr().err  # the progress bar
     load("cifar10", root=tmp_path)
     assert host.paths == ["/cifar-10-python.tar.gz"]
-    assert not list(tmp_path.glob(".download-*"))
+    assert {path.name for path in tmp_path.iterdir()} == {
+        CIFAR10.filename,
+        CIFAR10.base_folder,
+    }
 
 
 def test_cifar_from_a_mirror(host, tmp_path, monkeypatch):
@@ -470,14 +491,42 @@ def test_cifar_unpacked_in_part_is_unpacked_again(host, tmp_path):
     assert len(host.paths) == 1
 
 
+def test_of_two_processes_one_unpacks_for_both(host, tmp_path, monkeypatch):
+    def slowly(source, target, size, *_):
+        time.sleep(0.02)  # the file is there, and empty
+        target.write(source.read(size))
+
+    monkeypatch.setattr(tarfile, "copyfileobj", slowly)
+    (tmp_path / CIFAR10.filename).write_bytes(host.body)
+    context = multiprocessing.get_context("fork")
+    loads = [
+        context.Process(target=load, args=("cifar10",), kwargs={"root": tmp_path})
+        for _ in range(2)
+    ]
+    for process in loads:
+        process.start()
+        time.sleep(0.01)
+    for process in loads:
+        process.join()
+    assert [process.exitcode for process in loads] == [0, 0]
+
+
+@pytest.mark.parametrize("kind", ["part", "etag", "lock"])
+def test_what_a_killed_download_left_is_cleared(host, tmp_path, kind):
+    (tmp_path / f".{kind}-{CIFAR10.filename}").write_bytes(b"x")
+    (tmp_path / CIFAR10.filename).write_bytes(host.body)  # saved by hand, say
+    load("cifar10", root=tmp_path)
+    assert not list(tmp_path.glob(".*"))
+
+
 def test_connection_that_breaks_half_way(host, tmp_path):
     host.body = host.body[: len(host.body) // 2]
     with pytest.raises(RuntimeError) as error:
-        load("cifar10", root=tmp_path)
+        load("cifar10", root=tmp_path / "mistyped")
     message = str(error.value)
     assert "load again" in message and "VITUTILS_CIFAR_MIRROR" in message
-    assert host.url in message and str(tmp_path / CIFAR10.filename) in message
-    assert files_in(tmp_path) == []  # nothing half-written stays
+    assert host.url in message and f"mistyped/{CIFAR10.filename}" in message
+    assert list(tmp_path.iterdir()) == []  # nothing half-written stays
 
 
 def test_wrong_checksum_is_not_kept(host, tmp_path):
@@ -637,7 +686,7 @@ def test_streamed_image_that_does_not_decode(streamed):
     path = streamed.test.paths[5]
     with open(path, "wb") as file:
         file.write(b"not an image")
-    with pytest.raises(RuntimeError, match="does not decode") as error:
+    with pytest.raises(RuntimeError, match="cannot be read") as error:
         list(streamed.test.batches(8))
     assert path in str(error.value) and "Traceback" not in str(error.value)
 
@@ -713,7 +762,7 @@ def test_images_that_do_not_decode_are_named(tmp_path):
     whole = path.read_bytes()
     for content in (b"", b"not an image", whole[: len(whole) // 2], whole[:60]):
         path.write_bytes(content)
-        with pytest.raises(RuntimeError, match="does not decode") as error:
+        with pytest.raises(RuntimeError, match="cannot be read") as error:
             load(tmp_path)
         assert str(path) in str(error.value)
     Image.fromarray(np.zeros((64, 64), np.uint16)).save(path)

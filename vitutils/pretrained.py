@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.engine.published import find, read
+from vitutils.engine.strangers import check_config, check_fit, listed, shown
 from vitutils.vit import VisionTransformer
 
 # What each library calls our parameters. The order counts: a name may hold another.
@@ -88,12 +89,18 @@ def load_pretrained(
         RuntimeError: the file could not be fetched.
     """
     path = find(name)
+    given = {"num_classes": num_classes, "num_heads": num_heads}
     try:
-        cls, config, state = convert(
-            read(path), num_classes=num_classes, num_heads=num_heads
-        )
+        weights = read(path)
+        with torch.device("meta"):  # shapes alone: what they lead to takes no memory
+            convert({key: value.to("meta") for key, value in weights.items()}, **given)
+        cls, config, state = convert(weights, **given)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    except Exception as error:  # as many kinds as there are shapes
+        raise ValueError(
+            f"{path}: its weights have shapes of no ViT ({shown(error)})"
+        ) from error
     with torch.device("meta"):  # no time spent on drawing weights
         model = cls(**config)
     model.to_empty(device="cpu").load_state_dict(state)
@@ -172,8 +179,9 @@ def recognize(
         biases = [v for k, v in state.items() if k.endswith("/query/bias")]
         return from_google(state), GOOGLE, len(biases[0]) if biases else None
     raise ValueError(
-        "no ViT of torchvision, timm, DeiT, DINOv2 or Google has these names (the "
-        f"book's own files: vitutils.engine.checkpoints.load_model): {listed(state)}"
+        f"the names in it ({listed(state) or 'none'}) are of no ViT of torchvision, "
+        "timm, DeiT, DINOv2 or Google; files of the book itself are for "
+        "vitutils.engine.checkpoints.load_model"
     )
 
 
@@ -227,13 +235,16 @@ def sizes(
         num_heads: no shape tells it; None: as many as make heads of 64.
     """
 
-    def shape(key):
-        if rename(key, names) not in state:
-            raise ValueError(f"missing: {rename(key, names)}")
-        return tuple(state[rename(key, names)].shape)
+    def shape(key, rank):
+        key = rename(key, names)
+        if key not in state:
+            raise ValueError(f"missing: {key}")
+        if state[key].ndim != rank:
+            raise ValueError(f"{key} is of rank {state[key].ndim}, not {rank}")
+        return tuple(state[key].shape)
 
-    D, C, *patch = shape("embeddings.proj.weight")
-    patches = shape("embeddings.pos_embed")[1] - first
+    D, C, *patch = shape("embeddings.proj.weight", 4)
+    patches = shape("embeddings.pos_embed", 3)[1] - first
     side = math.isqrt(max(patches, 0))
     if side**2 != patches:
         raise ValueError(f"positions of {patches} patches, which fill no square")
@@ -242,44 +253,25 @@ def sizes(
             f"embed_dim {D} is no multiple of 64: give num_heads (--num-heads)"
         )
     block = re.escape(rename("encoder.blocks.", names)) + r"(\d+)"
-    blocks = [int(i) for key in state for i in re.findall(block, key)]
-    head = rename("head.weight", names)
-    return {
+    blocks = {i for key in state for i in re.findall(block, key)}
+    has_head = rename("head.weight", names) in state
+    config = {
         "image_size": square(side * patch[0], side * patch[1]),
         "patch_size": square(*patch),
         "in_channels": C,
-        "num_classes": len(state[head]) if head in state else None,
+        "num_classes": shape("head.weight", 2)[0] if has_head else None,
         "embed_dim": D,
-        "depth": max(blocks, default=-1) + 1,
+        "depth": len(blocks),
         "num_heads": num_heads or D // 64,
-        "mlp_dim": shape("encoder.blocks.0.mlp.fc1.bias")[0],
+        "mlp_dim": shape("encoder.blocks.0.mlp.fc1.bias", 1)[0],
     }
+    check_config(VisionTransformer, config, len(state))
+    return config
 
 
 def square(height: int, width: int) -> int | tuple[int, int]:
     """Return a side for a square, else (height, width)."""
     return height if height == width else (height, width)
-
-
-def check_fit(state: dict[str, Tensor], shapes: dict[str, Sequence[int]]) -> None:
-    """Raise a ValueError unless the weights have these names and shapes."""
-    missing = [key for key in shapes if key not in state]
-    left = [key for key in state if key not in shapes]
-    wrong = [
-        f"{key} {tuple(state[key].shape)} for {tuple(shape)}"
-        for key, shape in shapes.items()
-        if key in state and state[key].shape != shape
-    ]
-    faults = {"missing": missing, "left over": left, "of another shape": wrong}
-    words = [f"{name}: {listed(keys)}" for name, keys in faults.items() if keys]
-    if words:
-        raise ValueError("; ".join(words))
-
-
-def listed(words: Collection[str], most: int = 6) -> str:
-    """Return words in a row, the first few of many."""
-    more = f" and {len(words) - most} more" if len(words) > most else ""
-    return ", ".join(map(str, [*words][:most])) + more
 
 
 def resize_positions(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
@@ -111,7 +112,19 @@ def center_crop(size: int) -> v2.Transform:
     Args:
         size: side of the result in pixels.
     """
-    return v2.Compose([v2.Resize(size), v2.CenterCrop(size)])
+    return v2.Compose([shorten, v2.Resize(size), v2.CenterCrop(size)])
+
+
+def shorten(image: Image.Image) -> Image.Image:
+    """Cut off the ends of a strip more than 16 times as long as it is wide.
+
+    Resized first and cropped then, a line of pixels would take gigabytes.
+    """
+    longest = 16 * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    width, height = (min(side, longest) for side in image.size)
+    return v2.functional.center_crop(image, [height, width])
 
 
 def image_by_image(

@@ -1,50 +1,53 @@
 """Files of the datasets: checked, and read into uint8 tensors."""
 
+import gzip
 import os
-import shutil
+import tarfile
+import threading
+import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
-from torchvision.datasets.utils import check_integrity, extract_archive
+from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import v2
 from tqdm import tqdm
 
-from vitutils.data.download import fetch
+from vitutils.data.download import alone, fetch, tidy
 
 # Class names, training images and labels, test images and labels.
 Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
+# Pillow knows more, among them PostScript, which is a program: it lets `gs` run it.
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+LONGEST_SIDE = 2**16 - 1  # in pixels, as JPEG's; Pillow limits their product alone
+OPENING = threading.Lock()  # as warnings.catch_warnings is not made for threads
 
 
 def read_fashion_mnist(root: Path) -> Halves:
-    """Read ``root/FashionMNIST/raw`` through torchvision, offline when it is there.
+    """Read the archives in ``root/FashionMNIST/raw``, offline when they are there.
 
     Returns:
         Class names, training images and labels, test images and labels.
     """
-    archives = root / "FashionMNIST" / "raw"
     remedy = "in a clone of the book, `git checkout data` restores the archives"
+    contents = []
     for name, md5 in FashionMNIST.resources:
-        official(FashionMNIST.mirrors[0] + name, archives / name, md5, remedy)
-    # torchvision unpacks beside the archives and later trusts what it finds there:
-    # in a folder of its own, data/ may be read-only and nothing stale is read.
-    with TemporaryDirectory() as folder:
-        raw = Path(folder, "FashionMNIST", "raw")
-        raw.mkdir(parents=True)
-        for name, _ in FashionMNIST.resources:
-            shutil.copyfile(archives / name, raw / name)
-        train = FashionMNIST(folder, train=True, download=True)
-        test = FashionMNIST(folder, train=False, download=True)
-    halves = ((half.data[:, None].clone(), half.targets) for half in (train, test))
-    return train.classes, *halves
+        archive = root / "FashionMNIST" / "raw" / name
+        official(FashionMNIST.mirrors[0] + name, archive, md5, remedy)
+        content = bytearray(gzip.decompress(archive.read_bytes()))
+        contents.append(torch.frombuffer(content, dtype=torch.uint8))
+    halves = (  # behind headers of 16 and 8 bytes
+        (images[16:].view(-1, 1, 28, 28), labels[8:].long())
+        for images, labels in (contents[:2], contents[2:])
+    )
+    return FashionMNIST.classes, *halves
 
 
 def read_cifar(
@@ -66,12 +69,9 @@ def read_cifar(
         f"to use a copy of {kind.filename}, give its path or URL as mirror= or as "
         f"VITUTILS_CIFAR_MIRROR, or save it as {archive}; root= names another folder"
     )
-    try:
-        test = kind(root, train=False)  # checks the MD5 of every unpacked file
-    except RuntimeError:
+    if not (test := unpacked(kind, root)):
         official(mirror_url(mirror, kind), archive, kind.tgz_md5, remedy)
-        unpack(archive, root)
-        test = kind(root, train=False)
+        test = unpack(archive, kind)
     train = kind(root, train=True)
     halves = (
         (torch.tensor(half.data.transpose(0, 3, 1, 2)), torch.tensor(half.targets))
@@ -95,8 +95,8 @@ def official(url: str, path: Path, md5: str, remedy: str) -> None:
     """Make sure that ``path`` is the whole archive, fetching it if it is missing.
 
     Raises:
-        RuntimeError: the file is corrupt, or could not be fetched; the message ends
-            with ``remedy``.
+        RuntimeError: the file is corrupt, cannot be read, or could not be fetched; the
+            message ends with ``remedy``.
     """
 
     def wrong(file: Path) -> str | None:
@@ -105,22 +105,61 @@ def official(url: str, path: Path, md5: str, remedy: str) -> None:
 
     if not path.exists():
         fetch(url, path, wrong, remedy)
-    elif wrong(path):
-        raise RuntimeError(
-            f"{path} is truncated or corrupt (its MD5 is not {md5}): delete it and "
-            f"load again; {remedy}"
-        )
-
-
-def unpack(archive: Path, folder: Path) -> None:
-    """Unpack a checked archive, or say what keeps it from being written."""
+        return
     try:
-        extract_archive(archive, folder)
+        fault = wrong(path)
     except OSError as error:
         raise RuntimeError(
-            f"cannot unpack {archive} ({error}): give root= a folder with free space "
-            "that you may write to"
+            f"{path} cannot be read ({error.strerror}); {remedy}"
         ) from None
+    if fault:
+        raise RuntimeError(
+            f"{path} is truncated or corrupt (its MD5 is not {md5}): move it away and "
+            f"load again; {remedy}"
+        )
+    tidy(path)
+
+
+def unpacked(kind: type[CIFAR10], root: Path) -> CIFAR10 | None:
+    """Return the test half if each unpacked file has its MD5, None otherwise."""
+    try:
+        return kind(root, train=False)
+    except (RuntimeError, OSError):
+        return None
+
+
+def unpack(archive: Path, kind: type[CIFAR10]) -> CIFAR10:
+    """Unpack a checked archive beside it and return the test half.
+
+    Raises:
+        RuntimeError: it cannot be written, or holds what it should not.
+    """
+    folder = archive.parent
+    try:
+        with alone(archive):
+            if test := unpacked(kind, folder):  # by another process, meanwhile
+                return test
+            with tarfile.open(archive, "r:gz") as tar:
+                tar.extractall(folder, filter=within)
+    except Exception as error:  # a malformed archive raises many kinds
+        advice = f"move {archive} away and load again"
+        if isinstance(error, OSError) and error.errno:  # the system's
+            advice = "give root= a folder with free space that you may write to"
+        raise RuntimeError(f"cannot unpack {archive} ({error}): {advice}") from None
+    if test := unpacked(kind, folder):
+        return test
+    raise RuntimeError(
+        f"{archive} holds other files than {kind.__name__}'s: move it away and load "
+        "again"
+    )
+
+
+def within(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
+    """Return what may be unpacked: a file within the folder, not one beside it."""
+    member = tarfile.data_filter(member, folder)
+    if member.isreg():
+        Path(folder, member.name).unlink(missing_ok=True)  # to open a pipe has no end
+    return member
 
 
 def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Tensor]]]:
@@ -143,6 +182,7 @@ def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Ten
     for part, name in names.items():
         if not (folder / name).is_dir():
             raise FileNotFoundError(f"{folder} has no folder {name}/: {layout}")
+        refuse_circles(folder / name)
         try:
             parts[part] = ImageFolder(folder / name)
         except FileNotFoundError as error:
@@ -162,6 +202,16 @@ def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Ten
         part: ([path for path, _ in images.samples], torch.tensor(images.targets))
         for part, images in parts.items()
     }
+
+
+def refuse_circles(folder: Path) -> None:
+    """Refuse a link to a folder that contains it: to follow it has no end."""
+    for root, names, _ in os.walk(folder, followlinks=True):
+        for path in (Path(root, name) for name in names):
+            if path.is_symlink() and path.resolve() in map(Path.resolve, path.parents):
+                raise ValueError(
+                    f"{path} leads back to a folder above: remove the link"
+                )
 
 
 def common_format(
@@ -188,13 +238,15 @@ def read_images(
     """Decode images to uint8 (N, C, size, size), several at a time."""
 
     def read(path):
-        image = read_image(path, channels, transform)
-        if image.shape[1:] != (size, size):
-            raise ValueError(
-                f"{path} is {image.shape[2]}x{image.shape[1]} and others are "
-                f"{size}x{size}: give image_size to resize and crop all images"
-            )
-        return image
+        def exact(image):
+            if image.size != (size, size):
+                raise ValueError(
+                    f"{path} is {image.width}x{image.height} and others are "
+                    f"{size}x{size}: give image_size to resize and crop all images"
+                )
+            return image
+
+        return read_image(path, channels, transform or exact)
 
     images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
     with ThreadPoolExecutor(CORES) as pool:
@@ -214,25 +266,36 @@ def read_image(
     Raises:
         RuntimeError: it does not decode, or not to ``channels`` of 8 bits.
     """
-    image = open_image(path, decode=True)
-    if image.mode[0] in "IF" or (channels == 1 and image.mode not in GRAY_MODES):
-        wanted = "8-bit gray like the others" if channels == 1 else "8 bits a channel"
-        raise RuntimeError(f"{path} has mode {image.mode}: convert it to {wanted}")
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode != mode:
-        image = image.convert(mode)
+    image = open_image(path, "L" if channels == 1 else "RGB")
     image = transform(image) if transform else image
     return image if torch.is_tensor(image) else v2.functional.pil_to_tensor(image)
 
 
-def open_image(path: str | Path, decode: bool = False) -> Image.Image:
-    """Open an image with Pillow; its pixels are read if ``decode`` says so."""
+def open_image(path: str | Path, mode: str | None = None) -> Image.Image:
+    """Open an image with Pillow; its pixels are read if they are to be "L" or "RGB".
+
+    Raises:
+        RuntimeError: it is no image, is larger than Pillow or ``LONGEST_SIDE`` allow,
+            or has not 8 bits a channel, or colors where gray is wanted.
+    """
     try:
-        with Image.open(path) as image:
-            if decode:
-                image.load()
-            return image
+        if not os.path.isfile(path):  # opening a pipe waits for somebody to write
+            raise ValueError("it is no regular file")
+        with OPENING, warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+        with image:
+            if max(image.size) > LONGEST_SIDE:
+                raise ValueError(f"a side of {max(image.size):,} pixels")
+            if mode is None:
+                return image
+            image.load()
+            if image.mode[0] in "IF" or (mode == "L" and image.mode not in GRAY_MODES):
+                wanted = "8-bit gray as others" if mode == "L" else "8 bits a channel"
+                raise ValueError(f"mode {image.mode}: convert it to {wanted}")
+            return image if image.mode == mode else image.convert(mode)
     except Exception as error:  # Pillow raises many kinds, SyntaxError among them
+        reason = str(error) or type(error).__name__
         raise RuntimeError(
-            f"{path} does not decode as an image ({error}): replace or delete it"
+            f"{path} cannot be read as an image ({reason}): replace it or move it away"
         ) from None

@@ -4,10 +4,9 @@ import importlib
 import json
 import os
 from collections.abc import Callable
-from itertools import chain
-from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +14,22 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vitutils import CHAPTERS
+from vitutils.engine.strangers import (
+    FLOATS,
+    check_config,
+    check_fit,
+    listed,
+    load_pickled,
+    reason,
+    shown,
+)
+
+LISTED = {
+    f"vitutils.{module}.{name}"
+    for pieces in CHAPTERS.values()
+    for module, names in pieces.items()
+    for name in names
+}
 
 
 def save_model(model: nn.Module, path: str | Path) -> None:
@@ -43,32 +58,35 @@ def listed_class(model: nn.Module) -> type[nn.Module] | None:
     A notebook that runs a listing defines the class again, in ``__main__``, where no
     later program finds it. It is the package's if a model of that has the same weights.
     """
-    name = type(model).__name__
-    for module, names in chain(*(pieces.items() for pieces in CHAPTERS.values())):
-        if type(model).__module__ == "__main__" and name in names:
-            cls = getattr(importlib.import_module(f"vitutils.{module}"), name)
-            with torch.device("meta"):  # shapes, and no memory
-                built = cls(**model.config).state_dict()
-            shapes = {key: value.shape for key, value in built.items()}
-            if shapes == {k: v.shape for k, v in model.state_dict().items()}:
-                return cls
+    kind = type(model)
+    for dotted in LISTED:
+        if kind.__module__ == "__main__" and dotted.endswith(f".{kind.__name__}"):
+            try:
+                check_model(model_class(dotted), model.config, model.state_dict())
+            except Exception:  # it is the reader's own, with arguments of its own
+                continue
+            return model_class(dotted)
     return None
 
 
 def is_checkpoint(path: str | Path) -> bool:
-    """Tell whether a file is one that ``save_model`` wrote of a model of vitutils."""
+    """Tell whether a file says of itself what ``save_model`` writes of a model."""
     path = Path(path)
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:
         with safe_open(path, framework="pt") as file:
-            return "class" in (file.metadata() or {})
+            return {"class", "config"} <= (file.metadata() or {}).keys()
     except SafetensorError:
         return False
 
 
 def load_model(path: str | Path) -> nn.Module:
     """Rebuild a model of this package from a file that ``save_model`` wrote.
+
+    The file may be a stranger's: nothing in it is run, and nothing is built that its
+    tensors do not fill. What their numbers are, not even whether they are finite, is
+    not looked at.
 
     Args:
         path: the safetensors file.
@@ -88,37 +106,55 @@ def load_model(path: str | Path) -> nn.Module:
         tensors = load_file(path)
     except SafetensorError as error:
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}): "
+            f"{path} is not a whole safetensors file ({reason(error)}): "
             "write it again with save_model, or fetch it again"
         ) from error
-    try:
-        return rebuilt(path, metadata, tensors)
-    except (ImportError, KeyError, TypeError, RuntimeError, JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not of this version of vitutils ({error})"
-        ) from error
-
-
-def rebuilt(path: Path, metadata: dict, tensors: dict) -> nn.Module:
-    """Build the model that a file's metadata tells of; give it the tensors."""
     cls = model_class(metadata.get("class", ""))
     if cls is None:
         raise ValueError(
             f"{path} does not name a model of vitutils (class: "
-            f"{metadata.get('class')!r}): build the model yourself and use "
+            f"{shown(metadata.get('class'))}): take the version that wrote it, or "
+            "build the model yourself and use "
             "model.load_state_dict(safetensors.torch.load_file(path))"
         )
-    model = cls(**json.loads(metadata["config"]))
+    try:
+        return rebuilt(cls, json.loads(metadata.get("config", "null")), tensors)
+    except Exception as error:  # constructors raise many kinds
+        raise ValueError(
+            f"{path} is not of this version of vitutils ({shown(error, 300)}): load it "
+            "with the version that wrote it, or fetch it again"
+        ) from error
+
+
+def rebuilt(cls: type[nn.Module], config: Any, tensors: dict) -> nn.Module:
+    """Build a model as its config tells, once it is sure that the tensors fill it."""
+    check_model(cls, config, tensors)
+    model = cls(**config)  # draws its weights, as when the chapters' numbers were made
     model.load_state_dict(tensors)
     return model.eval()
 
 
+def check_model(cls: type[nn.Module], config: Any, tensors: dict) -> None:
+    """Raise an error unless a class's model of a config has such tensors."""
+    check_config(cls, config, len(tensors))
+    with torch.device("meta"):  # shapes, and no memory
+        wanted = cls(**config).state_dict()
+    check_fit(tensors, {key: value.shape for key, value in wanted.items()})
+    odd = [
+        f"{key} {tensors[key].dtype}"
+        for key, value in wanted.items()
+        if value.is_floating_point() and tensors[key].dtype not in FLOATS
+    ]
+    if odd:
+        raise ValueError(f"not of floats: {listed(odd)}")
+
+
 def model_class(dotted_name: str) -> type[nn.Module] | None:
     """Return the module class of vitutils with this name, or None."""
-    module, _, name = dotted_name.rpartition(".")
-    if not module.startswith("vitutils."):  # a file shall not choose what we import
+    if dotted_name not in LISTED:  # a file shall not choose what we import
         return None
-    found = getattr(importlib.import_module(module), name, None)
+    module, _, name = dotted_name.rpartition(".")
+    found = getattr(importlib.import_module(module), name)
     return found if isinstance(found, type) and issubclass(found, nn.Module) else None
 
 
@@ -128,15 +164,26 @@ def save_state(state: dict[str, Any], path: str | Path) -> None:
 
 
 def load_state(path: str | Path) -> dict[str, Any]:
-    """Read what ``save_state`` wrote; a corrupt file raises a ValueError."""
+    """Read what ``save_state`` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a bit or more of it is not as it was written.
+    """
     path = existing(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        state = load_pickled(path)
+        with ZipFile(path) as file:
+            if damaged := file.testzip():  # torch compares no checksums
+                raise ValueError(f"{damaged} has another checksum")
+        if not isinstance(state, dict):
+            raise ValueError(f"it holds a {type(state).__name__}")
+    except Exception as error:  # each reader raises its own kinds
         raise ValueError(
-            f"{path} is cut short or corrupt ({type(error).__name__}): "
-            "delete it and start the run again"
+            f"{path} is cut short or corrupt ({reason(error)}): put a whole copy in "
+            "its place, or begin another run in another folder"
         ) from error
+    return state
 
 
 def existing(path: str | Path) -> Path:

@@ -12,6 +12,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitutils.data.download import fetch
+from vitutils.engine.strangers import (
+    MOST,
+    check_weights,
+    check_zip,
+    load_pickled,
+    reason,
+)
 
 
 class Published(NamedTuple):
@@ -104,7 +111,7 @@ def find(name: str | Path) -> Path:
         )
         fetch(published.url, path, fault, remedy)
     elif not has_its_hash(path):
-        raise ValueError(f"{path} is not the published file: delete it, load again")
+        raise ValueError(f"{path} is not the published file: move it away, load again")
     return path
 
 
@@ -151,20 +158,25 @@ def read(path: Path) -> dict[str, Tensor]:
         A dict of tensors on the CPU, without what wraps it.
 
     Raises:
-        ValueError: the file is not whole, or holds more than data.
+        ValueError: the file is not whole, holds more than weights, or would take
+            far more memory than its own size.
     """
     try:
         if path.suffix == ".safetensors":
-            return load_file(path)
-        if path.suffix == ".npz":
+            state = load_file(path)
+        elif path.suffix == ".npz":
+            check_zip(path)
             with np.load(path, allow_pickle=False) as file:
-                return {key: torch.from_numpy(file[key]) for key in file.files}
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        for wrapper in ("model", "state_dict"):  # DeiT's files have the first
-            state = state.get(wrapper, state)
-        return {**state}
+                state = {key: torch.from_numpy(file[key]) for key in file.files}
+        else:
+            state = load_pickled(path)
+            for wrapper in ("model", "state_dict"):  # DeiT's files have the first
+                if isinstance(state, dict):
+                    state = state.get(wrapper, state)
+        check_weights(state, MOST * path.stat().st_size)
     except Exception as error:  # each reader raises its own kinds
         raise ValueError(
-            f"not a whole file of weights alone ({type(error).__name__}): delete it "
-            "and fetch it again, or, if it holds code, get it in a format without"
+            f"not a whole file of weights alone ({reason(error)}): fetch it again, or, "
+            "if it holds code, get it in a format without"
         ) from error
+    return state

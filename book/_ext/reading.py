@@ -1,0 +1,64 @@
+"""Sphinx extension: what makes tables and citations easier to read, or to hear."""
+
+import re
+
+from docutils import nodes
+
+NUMBER = re.compile(
+    r"[-+−±]?[\d.,\s]*\d[\d.,]*\s*(±\s*[\d.]+)?\s*(%|k|M|MB|s|min|h|×)?"
+)
+CITED = re.compile(r"(.+?)(?: et al\.| and .+?)? \((\d{4})\w?\)")
+ROLES = (
+    (r' role="doc-biblioentry"', ""),  # deprecated
+    (r'<div role="list" (class="citation-list")', r"<div \1"),
+    (r"<dl>(?=\s*<dd>)", '<dl role="presentation">'),  # a signature in lines
+    (r'<summary aria-label="[^"]*">', "<summary>"),  # it has words
+    (r"<th([^>]*)><p></p></th>", r"<td\1></td>"),  # a heading that says nothing
+)
+
+
+def align_numbers(app, doctree, page):
+    """Mark the columns of a table that hold numbers alone: they stand at the right."""
+    for group in doctree.findall(nodes.tgroup):
+        rows = [list(row.findall(nodes.entry)) for row in group.findall(nodes.row)]
+        body = [
+            [cell.astext().strip() for cell in row.findall(nodes.entry)]
+            for part in group.findall(nodes.tbody)
+            for row in part.findall(nodes.row)
+        ]
+        for i, column in enumerate(zip(*body, strict=True)):
+            said = [text for text in column if text not in ("", "-", "–", "—")]
+            if said and all(NUMBER.fullmatch(text) for text in said):
+                for row in rows:
+                    row[i]["classes"].append("number")
+
+
+def mend_roles(app, page, template, context, doctree):
+    """Leave out of a page's HTML what a screen reader would stumble over."""
+    for old, new in ROLES:
+        context["body"] = re.sub(old, new, context.get("body", ""))
+
+
+def lead_to_sources(app, doctree, page):
+    """Lead "He et al. (2016)" to its entry, which a pointer resting there shows."""
+    sources = {}
+    for citation in app.env.get_domain("cite").citations:
+        author = " ".join(citation.entry.persons["author"][0].last_names)
+        key = (author, citation.entry.fields["year"])
+        sources.setdefault(key, []).append(citation)
+    for link in doctree.findall(nodes.reference):
+        said = CITED.match(re.sub(r"\s+", " ", link.astext()))
+        if not said or not link.get("refuri", "").endswith("bibliography.html"):
+            continue
+        found = sources.get(said.groups(), [])
+        if len(found) == 1:  # two of the same year: the reader looks
+            link["refuri"] += f"#{found[0].citation_id}"
+            link["reftitle"] = found[0].formatted_entry.text.render_as("text")
+
+
+def setup(app):
+    """Connect to the build."""
+    app.connect("doctree-resolved", align_numbers)
+    app.connect("html-page-context", mend_roles)
+    app.connect("doctree-resolved", lead_to_sources)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

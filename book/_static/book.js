@@ -1,0 +1,185 @@
+/* What the pages do beyond the theme: fades where a box goes on, graphs that are drawn
+   into the page, pictures that open large, paper, and a search that shows words. */
+
+"use strict";
+
+const WIDE = "pre, mjx-container, .pst-scrollable-table-container, .output, .graph > div";
+const THEME = document.documentElement.dataset;
+
+// ---- fades: a box that scrolls says where it goes on, and a key can scroll it ----
+
+function fade(box) {
+  const right = box.scrollWidth - box.clientWidth - box.scrollLeft;
+  const below = box.scrollHeight - box.clientHeight - box.scrollTop;
+  const scrolls = box.scrollWidth > box.clientWidth + 1 && !fitsInline(box);
+  const graph = box.parentElement.matches(".graph");
+  box.classList.toggle("more-left", scrolls && box.scrollLeft > 1);
+  box.classList.toggle("more-right", scrolls && right > 1);
+  box.classList.toggle("more-top", graph && box.scrollTop > 1);
+  box.classList.toggle("more-bottom", graph && below > 1);
+  box.classList.toggle("more", /more-/.test(box.className));
+  if (scrolls && !box.closest("a, button, [tabindex]")) box.tabIndex = 0;
+}
+
+/* A formula in a line overhangs its box by a hair, and scrolls only as wide as the line. */
+function fitsInline(box) {
+  const line = box.parentElement.getBoundingClientRect().width;
+  const inline = box.matches("mjx-container:not([display])");
+  return inline && box.getBoundingClientRect().width < line - 1;
+}
+
+const sizes = new ResizeObserver((entries) => entries.forEach((e) => fade(e.target)));
+
+function watch() {
+  for (const box of document.querySelectorAll(`article :is(${WIDE})`)) {
+    fade(box);
+    sizes.observe(box);
+    box.addEventListener("scroll", () => fade(box), { passive: true });
+  }
+}
+
+// ---- graphs: vitutils puts them into the page as pictures ----
+
+function draw(image) {
+  const box = image.parentElement;
+  const text = new TextDecoder().decode(
+    Uint8Array.from(atob(image.src.split(",")[1]), (c) => c.charCodeAt(0)),
+  );
+  const svg = new DOMParser().parseFromString(text, "image/svg+xml").documentElement;
+  for (const part of svg.querySelectorAll("[id]")) part.removeAttribute("id");
+  for (const title of svg.querySelectorAll("title")) title.remove();
+  svg.classList.add("drawn");
+  svg.setAttribute("role", "img");
+  svg.setAttribute("aria-label", image.alt);
+  svg.style.width = `max(100%, ${Math.round(0.75 * image.width)}px)`;
+  svg.style.maxWidth = `${image.width}px`;
+  image.replaceWith(svg);
+
+  const frame = document.createElement("div");
+  frame.className = "graph";
+  box.replaceWith(frame);
+  const button = document.createElement("button");
+  button.type = "button";
+  button.textContent = "Whole graph";
+  button.addEventListener("click", () => enlarge(svg, image.width));
+  frame.append(box, button);
+
+  // Open where the graph begins: at the node in the middle of its first row.
+  const nodes = [...svg.querySelectorAll(".node")].map((n) => n.getBoundingClientRect());
+  const top = Math.min(...nodes.map((n) => n.top));
+  const row = nodes.filter((n) => n.top < top + 5).sort((a, b) => a.left - b.left);
+  const root = row[row.length >> 1];
+  const view = box.getBoundingClientRect();
+  box.scrollLeft += root.left + root.width / 2 - view.left - view.width / 2;
+}
+
+// ---- pictures: a click opens one large, Escape closes it ----
+
+function enlarge(picture, width) {
+  const box = document.createElement("dialog");
+  box.className = "lightbox";
+  box.setAttribute("aria-label", "The picture, large");
+  box.innerHTML = '<button type="button">Close</button><div tabindex="0"></div>';
+  const [button, pane] = box.children;
+  const copy = picture.cloneNode(true);
+  copy.removeAttribute("style");
+  pane.append(copy);
+  const fit = (fits) => {
+    box.classList.toggle("fits", fits);
+    copy.style.width = fits ? "" : `${width}px`;
+  };
+  // On a phone, where all of a figure is as small as in the page, its own size.
+  fit(picture.matches("svg") || innerWidth > 600);
+  copy.addEventListener("click", () => fit(!box.matches(".fits")));
+  button.addEventListener("click", () => box.close());
+  pane.addEventListener("click", (event) => event.target === pane && box.close());
+  box.addEventListener("keydown", (event) => event.key === "Escape" && box.close());
+  box.addEventListener("close", () => box.remove());
+  document.body.append(box);
+  box.showModal();
+}
+
+function openLarge(event) {
+  const link = event.target.closest("article a.image-reference");
+  const image = link?.querySelector("img");
+  if (!image || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const own = parseFloat(image.style.width) || image.naturalWidth;
+  enlarge(image, Math.max(own, innerWidth > 600 ? 1.5 * own : 0));
+}
+
+// ---- paper: from either theme in the light one, solutions open and last ----
+
+function toPaper() {
+  const before = { theme: THEME.theme, undo: [] };
+  THEME.theme = "light";
+  const article = document.querySelector("article.bd-article > section");
+  const folded = [...document.querySelectorAll("article details:not([class])")];
+  const answers = document.createElement("section");
+  answers.innerHTML = "<h2>Solutions</h2>";
+  for (const details of folded) {
+    const mark = document.createComment("");
+    const heading = details.closest("section").querySelector("h3");
+    details.before(mark);
+    before.undo.push(() => (mark.replaceWith(details), (details.open = false)));
+    details.open = true;
+    if (!heading) continue;
+    const title = document.createElement("h3");
+    title.textContent = heading.firstChild.textContent;
+    answers.append(title, details);
+  }
+  if (answers.childElementCount > 1) article.append(answers);
+  before.undo.push(() => answers.remove());
+  return before;
+}
+
+function print() {
+  let before = null;
+  const change = (paper) => {
+    if (paper && !before) before = toPaper();
+    if (paper || !before) return;
+    before.undo.forEach((step) => step());
+    THEME.theme = before.theme;
+    before = null;
+  };
+  addEventListener("beforeprint", () => change(true));
+  addEventListener("afterprint", () => change(false));
+  matchMedia("print").addEventListener("change", (event) => change(event.matches));
+}
+
+// ---- search: results show the words of a page, not the TeX of its formulas ----
+
+const BESIDE = "#jb-print-docs-body, .bd-header-article, .bd-sidebar-secondary, footer";
+
+function showWords() {
+  const plain = Search.htmlToText;
+  Search.htmlToText = (html, anchor) => {
+    const page = new DOMParser().parseFromString(html, "text/html");
+    page.querySelectorAll(".math").forEach((math) => math.replaceWith("…"));
+    page.querySelectorAll(BESIDE).forEach((part) => part.remove());
+    return plain(page.documentElement.outerHTML, anchor);
+  };
+}
+
+// ---- the theme's frame, for those who listen: names that hold what is seen ----
+
+function name() {
+  document.querySelector(".search-button-field")?.removeAttribute("aria-label");
+  for (const button of document.querySelectorAll(".theme-switch-button")) {
+    button.setAttribute("aria-label", "Color mode: light, dark or system settings");
+  }
+  const sidebar = document.querySelector("#pst-primary-sidebar");
+  sidebar?.setAttribute("role", "navigation");
+  sidebar?.setAttribute("aria-label", "Book");
+}
+
+if (typeof Search !== "undefined") showWords();
+addEventListener("DOMContentLoaded", () => {
+  const graphs = "article .text_html > div > img[src^='data:image/svg+xml;base64']";
+  document.querySelectorAll(graphs).forEach(draw);
+  document.addEventListener("click", openLarge);
+  name();
+  print();
+  watch();
+});
+addEventListener("load", () => window.MathJax?.startup.promise.then(watch));

@@ -1,0 +1,371 @@
+"""How the rendered pages look: type, contrast, edges, graphs, paper, for everybody."""
+
+import os
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from test_book import CHAPTERS, HTML, PAGES, ROOT, THEMES, opened, site, soup
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("html")]
+NOTATION, API = "book/notation", "book/api"
+BLOCK = next(page for page in CHAPTERS if page.endswith("04_block"))
+MAPS = next(page for page in CHAPTERS if page.endswith("attention_maps"))
+LARGEST = next(page for page in CHAPTERS if page.endswith("distillation_token"))
+FONTS = ROOT / "book" / "_static" / "fonts"
+AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
+NO_AXE = "no axe-core found: install npm and run .ci/run"
+
+__all__ = ["site"]  # a fixture
+
+
+def turn(tab, theme):
+    """Let the reader's system change to a theme, and wait for the page."""
+    tab.emulate_media(color_scheme=theme)
+    tab.wait_for_function(f"document.documentElement.dataset.theme === '{theme}'")
+    tab.evaluate("Promise.allSettled(document.getAnimations().map(a => a.finished))")
+
+
+# ---- type ----
+
+# Each kind of text in code and its contrast with its ground, after WCAG 2.
+TOKENS = """() => {
+  const numbers = color => color.match(/[\\d.]+/g).map(Number);
+  const light = color => numbers(color).slice(0, 3).map(v => v / 255)
+    .map(v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  const ground = element => {
+    for (; element; element = element.parentElement) {
+      const color = getComputedStyle(element).backgroundColor;
+      if (numbers(color).length === 3 || numbers(color)[3] === 1) return color;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const found = {};
+  for (const part of document.querySelectorAll('article pre, article pre span')) {
+    if (!part.textContent.trim()) continue;
+    const color = getComputedStyle(part).color;
+    const kind = `${part.className} ${color} ${ground(part)}`;
+    const [a, b] = [light(color), light(ground(part))].sort((x, y) => y - x);
+    found[kind] = [part.className, color, (a + .05) / (b + .05)];
+  }
+  return Object.values(found);
+}"""
+
+
+@pytest.mark.parametrize("page", [BLOCK, "book/how_to_read"])
+def test_code_is_legible_and_comments_differ_in_both_themes(browser, site, page):
+    with opened(browser, site, page) as (tab, _):
+        for theme in THEMES:
+            turn(tab, theme)
+            tokens = tab.evaluate(TOKENS)
+            assert not [token for token in tokens if token[2] < 4.5], theme
+            colors = {name: color for name, color, _ in tokens}
+            if "c1" in colors:
+                others = ("n", "k", "mi", "mf", "nb", "s2", "nf")
+                assert colors["c1"] not in {colors.get(name) for name in others}
+
+
+SIZES = """names => names.map(name => {
+  const style = getComputedStyle(document.querySelector(name));
+  return [parseFloat(style.fontSize), style.fontFamily.split(',')[0]];
+})"""
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_headings_go_down_in_size_and_text_has_the_books_font(browser, site, width):
+    names = ["article h1", "article h2", "article h3", "article p", "article pre"]
+    with opened(browser, site, BLOCK, width=width) as (tab, wrong):
+        sizes = tab.evaluate(SIZES, names)
+        loaded = "document.fonts.ready.then(f => [...f].map(x => x.family + x.status))"
+        assert "Source Sans 3loaded" in tab.evaluate(loaded)
+        formula = "getComputedStyle(document.querySelector('mjx-mi mjx-c')).fontFamily"
+        assert "MJX" in tab.evaluate(formula)
+        assert wrong == []
+    *headings, text, code = [size for size, _ in sizes]
+    assert headings == sorted(set(headings), reverse=True)
+    assert headings[-1] > text >= 17 and code >= (13.5 if width > 600 else 11)
+    assert {family for _, family in sizes[:4]} == {'"Source Sans 3"'}
+
+
+SMALL = """least => {
+  const texts = document.createTreeWalker(
+    document.querySelector('.bd-main'), NodeFilter.SHOW_TEXT);
+  const small = [];
+  for (let node; node = texts.nextNode();) {
+    const element = node.parentElement;
+    if (!node.data.trim() || element.closest('svg, mjx-container, script, style') ||
+        !element.checkVisibility()) continue;
+    if (parseFloat(getComputedStyle(element).fontSize) < least)
+      small.push(node.data.trim().slice(0, 40));
+  }
+  return small;
+}"""
+
+
+@pytest.mark.parametrize("page", [*PAGES[:1], BLOCK, MAPS, API])
+def test_no_text_is_too_small(browser, site, page):
+    with opened(browser, site, page) as (tab, _):
+        for width, least in ((1280, 12), (390, 11)):
+            tab.set_viewport_size({"width": width, "height": 800})
+            assert tab.evaluate(SMALL, least) == [], f"at {width} px"
+
+
+def test_fonts_are_light_and_bring_their_license():
+    sizes = [file.stat().st_size for file in FONTS.glob("*.woff2")]
+    assert sizes and sum(sizes) <= 150_000
+    assert "SIL OPEN FONT LICENSE" in (FONTS / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_numbers_in_tables_stand_at_the_right(browser, site):
+    with opened(browser, site, LARGEST) as (tab, _):
+        style = "e => getComputedStyle(e).textAlign"
+        cells = tab.locator("article td", has_text=re.compile(r"^\s*[\d.]+\s*$")).all()
+        assert cells and {cell.evaluate(style) for cell in cells} == {"right"}
+
+
+# ---- edges ----
+
+# Boxes that go on beyond an edge without a fade there.
+UNSIGNED = """() => [...document.querySelectorAll('article *')].filter(box => {
+  if (box.closest('svg, mjx-assistive-mml, mjx-container > *')) return false;
+  const over = box.scrollWidth - box.clientWidth > 1 && box.clientWidth > 0;
+  if (!over || getComputedStyle(box).overflowX === 'visible') return false;
+  const right = box.scrollWidth - box.clientWidth - box.scrollLeft > 1;
+  const shown = side => box.classList.contains('more-' + side) &&
+    getComputedStyle(box).maskImage !== 'none';
+  return right && !shown('right') || box.scrollLeft > 1 && !shown('left');
+}).map(box => box.outerHTML.slice(0, 100))"""
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_nothing_is_cut_without_a_sign(browser, site, page):
+    with opened(browser, site, page, width=390) as (tab, _):
+        for width in (390, 820, 1280):
+            tab.set_viewport_size({"width": width, "height": 800})
+            tab.evaluate("new Promise(done => setTimeout(done, 100))")
+            assert tab.evaluate(UNSIGNED) == [], f"at {width} px"
+
+
+def test_a_fade_follows_the_scrolling(browser, site):
+    with opened(browser, site, BLOCK, width=390) as (tab, _):
+        box = tab.locator("article pre.more-right").first
+        handle = box.element_handle()
+        handle.evaluate("box => box.scrollLeft = box.scrollWidth")
+        done = "box => box.matches('.more-left:not(.more-right)')"
+        tab.wait_for_function(done, arg=handle)
+
+
+# ---- graphs and pictures ----
+
+
+def test_graph_opens_at_its_root_and_lets_the_wheel_pass(browser, site):
+    with opened(browser, site, LARGEST, width=390) as (tab, wrong):
+        box = tab.locator(".graph > div").first
+        box.scroll_into_view_if_needed()
+        view, first = box.bounding_box(), box.locator(".node").first.bounding_box()
+        assert view["x"] <= first["x"] < view["x"] + view["width"]
+        image = box.get_by_role("img")
+        assert image.get_attribute("aria-label")
+
+        before = tab.evaluate("scrollY")
+        tab.mouse.move(view["x"] + 100, view["y"] + 100)
+        tab.mouse.wheel(0, 200)
+        tab.wait_for_function(f"scrollY !== {before}")
+        assert box.evaluate("box => box.scrollTop") == 0
+        box.click(position={"x": 5, "y": 5})
+        assert box.evaluate("box => getComputedStyle(box).overflowY") == "auto"
+        assert wrong == []
+
+
+def test_whole_graph_is_a_click_away_and_legible_in_the_dark(browser, site):
+    with opened(browser, site, LARGEST, theme="dark") as (tab, _):
+        ground = "e => getComputedStyle(e).backgroundColor"
+        frame = tab.locator(".text_html:has(> .graph)").first
+        assert frame.evaluate(ground) == "rgba(0, 0, 0, 0)"
+        tab.get_by_role("button", name="Whole graph").first.click()
+        graph = tab.locator(".lightbox svg").bounding_box()
+        assert graph["y"] >= 0 and graph["y"] + graph["height"] <= 800
+        tab.keyboard.press("Escape")
+        assert tab.locator("dialog.lightbox").count() == 0
+
+
+def test_picture_opens_large_and_the_reader_stays(browser, site):
+    with opened(browser, site, BLOCK, width=390) as (tab, wrong):
+        link, address = tab.locator("article a.image-reference").first, tab.url
+        width = link.locator("img").bounding_box()["width"]
+        link.focus()
+        tab.keyboard.press("Enter")
+        large = tab.get_by_role("dialog").locator("img")
+        assert large.bounding_box()["width"] > 1.5 * width
+        tab.keyboard.press("Escape")
+        assert tab.locator("dialog.lightbox").count() == 0 and tab.url == address
+        assert link.evaluate("link => link === document.activeElement")
+        assert wrong == []
+
+
+# ---- the way around ----
+
+
+@pytest.mark.parametrize("page", [PAGES[0], BLOCK, PAGES[-1]])
+def test_list_of_chapters_fits_a_laptop(browser, site, page):
+    with opened(browser, site, page) as (tab, _):
+        tab.set_viewport_size({"width": 1280, "height": 900})
+        high = "e => [e.scrollHeight, e.clientHeight]"
+        need, there = tab.locator(".bd-sidebar-primary").evaluate(high)
+        assert need <= there
+        assert tab.locator(".search-button-field").bounding_box()["y"] >= 0
+
+
+def test_contents_lead_to_the_explorer(browser, site):
+    with opened(browser, site, MAPS) as (tab, _):
+        contents = tab.locator("#pst-page-toc-nav")
+        assert contents.get_by_role("link", name="Look around yourself").is_visible()
+
+
+def test_overview_leads_to_the_chapters_that_it_names():
+    overview = soup(PAGES[0]).select_one("#vit-overview")
+    numbers = re.findall(r"\d+", " ".join(t.text for t in overview.select("text")))
+    links = [link["href"] for link in overview.select("a")]
+    assert [int(Path(link).name[:2]) for link in links] == list(map(int, numbers))
+
+
+def test_copy_button_shows_for_the_keyboard(browser, site):
+    with opened(browser, site, BLOCK) as (tab, _):
+        assert tab.locator(".output button.copybtn").count() == 0
+        button = tab.locator("article button.copybtn").first
+        opacity = "e => getComputedStyle(e).opacity"
+        assert button.evaluate(opacity) == "0"
+        tab.keyboard.press("Tab")  # so that focus is the keyboard's
+        button.focus()
+        tab.wait_for_function(
+            "getComputedStyle(document.activeElement).opacity === '1'"
+        )
+
+
+def test_search_finds_functions_and_shows_words(browser, site):
+    with opened(browser, site, "search", query="?q=attention_rollout") as (tab, _):
+        tab.locator("#search-results a", has_text="vitutils.maps").first.wait_for()
+    with opened(browser, site, "search", query="?q=softmax") as (tab, _):
+        tab.locator("#search-results .context").nth(5).wait_for()
+        shown = tab.locator("#search-results .context").all_inner_texts()
+        assert not [text for text in shown if "\\" in text]
+
+
+def test_sources_lead_to_their_entries():
+    links = soup(BLOCK).select('article a[href*="bibliography.html#"]')
+    assert links
+    for link in links:
+        entry = soup("book/bibliography").find(id=urlsplit(link["href"]).fragment)
+        assert link["title"][:20] in entry.get_text().replace("\xa0", " ")
+
+
+def test_site_describes_itself(config):
+    listed = (HTML / "sitemap.xml").read_text(encoding="utf-8")
+    owner, name = urlsplit(config["repository"]["url"]).path.strip("/").split("/")
+    home = f"https://{owner}.github.io/{name}/"
+    for page in PAGES:
+        assert f"<loc>{home}{page}.html</loc>" in listed
+        head = soup(page).head
+        about = head.select_one('meta[name="description"]')["content"]
+        assert 20 < len(about) <= 200 and "\\" not in about, page
+        for key in ("og:title", "og:description", "og:url", "og:image"):
+            assert head.select_one(f'meta[property="{key}"]')["content"], (page, key)
+    preview = HTML / "_static" / "preview.png"
+    assert head.select_one('meta[property="og:image"]')["content"].endswith(
+        "_static/preview.png"
+    )
+    assert preview.stat().st_size < 100_000
+    assert Image.open(preview).size == (1200, 630)
+
+
+def test_lost_reader_finds_back_from_any_depth(browser, site, config):
+    name = urlsplit(config["repository"]["url"]).path.strip("/").split("/")[1]
+
+    def serve(route):
+        path = urlsplit(route.request.url).path.removeprefix(f"/{name}/")
+        file = HTML / path
+        route.fulfill(path=file if file.is_file() else HTML / "404.html")
+
+    tab = browser.new_page()
+    tab.route("**/*", serve)
+    tab.goto(f"{site}/{name}/notebooks/no/such/page.html")
+    assert tab.get_by_role("heading", level=1).inner_text() == "There is no such page"
+    tab.locator("article").get_by_role("link", name="front page").click()
+    assert tab.url == f"{site}/{name}/book/index.html"
+    tab.close()
+
+
+# ---- paper ----
+
+PALE = """() => [...document.querySelectorAll(
+    'article :is(p, li, h1, h2, h3, pre span)')]
+  .filter(e => e.textContent.trim() && e.checkVisibility())
+  .map(e => getComputedStyle(e).color)
+  .filter(c => Math.max(...c.match(/[\\d.]+/g).slice(0, 3).map(Number)) > 210)"""
+TORN = """() => [...document.querySelectorAll(
+    'article .cell_input, article .cell_input *')]
+  .filter(e => e.checkVisibility() && !e.closest('button') &&
+    (getComputedStyle(e).breakInside !== 'auto' ||
+     getComputedStyle(e).display.endsWith('flex') ||
+     !['visible', 'clip'].includes(getComputedStyle(e).overflowY)))
+  .map(e => e.outerHTML.slice(0, 80))"""
+HIDDEN = """() => [...document.querySelectorAll('article .graph > div, article pre')]
+  .filter(e => getComputedStyle(e).overflow !== 'visible' ||
+    e.getBoundingClientRect().right > innerWidth)
+  .map(e => e.outerHTML.slice(0, 80))"""
+
+
+@pytest.mark.parametrize("page", [BLOCK, MAPS, LARGEST])
+def test_paper_shows_everything_from_the_dark_theme_too(browser, site, page):
+    with opened(browser, site, page, theme="dark") as (tab, wrong):
+        folded = tab.locator("article details:not([class])")
+        places = folded.evaluate_all("all => all.map(e => e.parentElement.id)")
+        tab.set_viewport_size({"width": 680, "height": 980})  # A4 less its margins
+        tab.emulate_media(media="print")
+        tab.wait_for_function("document.documentElement.dataset.theme === 'light'")
+        assert tab.evaluate(PALE) == []
+        assert tab.evaluate(TORN) == []
+        assert tab.evaluate(HIDDEN) == []
+        assert tab.locator("article h1").inner_text()[0].isdigit()
+        assert not tab.locator("#jb-print-docs-body").is_visible()
+        graphs = tab.locator(".graph svg").evaluate_all(
+            "all => all.map(e => e.getBoundingClientRect().height)"
+        )
+        assert all(0 < height <= 980 for height in graphs)
+        answers = tab.locator("article > section > section").last
+        assert answers.locator("h2").inner_text() == "Solutions"
+        assert answers.locator("details[open]").count() == len(places) > 0
+
+        tab.emulate_media(media="screen")
+        tab.wait_for_function("document.documentElement.dataset.theme === 'dark'")
+        assert folded.evaluate_all("all => all.map(e => e.parentElement.id)") == places
+        assert tab.locator("article details[open]").count() == 0
+        assert wrong == []
+
+
+def test_paper_wastes_no_pages(browser, site, tmp_path):
+    with opened(browser, site, BLOCK) as (tab, _):
+        tab.pdf(path=tmp_path / "block.pdf", format="A4")
+    pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "block.pdf").read_bytes())
+    assert 10 < len(pages) <= 19
+
+
+# ---- for everybody ----
+
+
+@pytest.mark.parametrize("page", [*PAGES, "search", "genindex"])
+def test_axe_finds_no_barrier(browser, site, page):
+    if not AXE.is_file():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_AXE)
+    # Code has its own test above: axe would measure each of its thousands of words.
+    run = """names => axe.run({exclude: ['pre']}, {resultTypes: ['violations'],
+        ...(names && {runOnly: names})}).then(found => found.violations.map(
+        each => [each.id, each.nodes.map(node => node.html.slice(0, 200))]))"""
+    with opened(browser, site, page) as (tab, _):
+        tab.add_script_tag(path=AXE)
+        assert tab.evaluate(run, None) == []
+        turn(tab, "dark")
+        assert tab.evaluate(run, ["color-contrast"]) == []
