@@ -6,6 +6,8 @@ URL ?=
 
 bin := .venv/bin
 stamp := .venv/.installed
+named := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+sound := $(shell $(bin)/python tools/sound.py $(named) 2> /dev/null)
 pip := $(bin)/python -m pip install --disable-pip-version-check -qq -c constraints.txt
 chapters := $(bin)/python tools/chapters.py
 pytest := $(bin)/python -m pytest --numprocesses 2 --dist loadgroup
@@ -69,14 +71,26 @@ clean:  ## remove what was built; .venv stays (rm -r .venv removes that)
 	@rm -rf _build .hypothesis .pytest_cache .ruff_cache
 	@find notebooks tests tools vitutils book -name __pycache__ -prune -exec rm -r {} +
 
-# Installs once, and again only after a change of what is to be installed.
-$(stamp): requirements.txt constraints.txt pyproject.toml
+# A .venv that does not work is made anew, and so is one of another Python than PYTHON
+# names; by default it keeps the Python that it has.
+.PHONY: anew
+anew:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  found=$$($(PYTHON) --version 2>&1) || found="not there"; \
 	  echo "The book needs Python 3.11 or newer; $(PYTHON) is $$found." >&2; \
 	  echo "Name another one, as in: make PYTHON=python3.12 book" >&2; exit 1; }
+	@$(PYTHON) -m venv --clear .venv
+
+# Where no index answers, pip itself would speak of conflicting dependencies.
+online := $(pip) --dry-run --ignore-installed --no-deps --retries 1 pip > /dev/null 2>&1 || { \
+  echo "pip reaches no package index: check the network, or pip's proxy and index-url," \
+    "and call make again." >&2; exit 1; }
+
+# Installs once, and again only after a change of what is to be installed.
+$(stamp): requirements.txt constraints.txt pyproject.toml $(if $(sound),,anew)
 	@echo "Setting up .venv: this downloads PyTorch and its companions, once."
-	@$(PYTHON) -m venv .venv
+	@rm -f $(stamp)
+	@$(online)
 	@$(pip) --upgrade pip  # an old one takes minutes longer to choose versions
-	@$(pip) --no-compile -r requirements.txt
+	@$(pip) --no-compile -r requirements.txt || { $(online); exit 1; }
 	@touch $(stamp)

@@ -1,13 +1,19 @@
 """The house around the book: packages, commands, settings, workflows."""
 
+import ensurepip
 import os
 import re
 import shutil
+import signal
 import subprocess
+import sys
+import time
 import tomllib
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
+import sound
 import yaml
 from installed import needed_by
 from packaging.requirements import Requirement
@@ -76,7 +82,7 @@ def make(*words, **options):
         ["make", "--no-print-directory", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         **options,
     )
 
@@ -104,28 +110,62 @@ def house(root, tmp_path):
     python.write_text(
         '#!/bin/sh\necho "$@" >> calls\n'
         'if [ "$2" = venv ]; then mkdir -p .venv/bin; cp python .venv/bin/; fi\n'
+        'test "$1" != tools/sound.py || echo ${SOUND-yes}\n'
         'test "$1" != -c || exit ${TOO_OLD:-0}\n'
         'test "$1" != --version || echo Python 3.9.1\n'
+        'case "$*" in *${FAILS:-nothing}*) echo "pip: conflicts" >&2; exit 1;; esac\n'
     )
     python.chmod(0o755)
     return tmp_path
 
 
-def test_second_run_installs_nothing_until_a_requirement_changes(house):
-    words = ["PYTHON=./python", ".venv/.installed"]
+def calls_of(house, *words, **variables):
+    """Set up the house; return what the fake Python was called with."""
     calls = house / "calls"
+    calls.unlink(missing_ok=True)
+    done = make(*words, ".venv/.installed", cwd=house, env=os.environ | variables)
+    assert done.returncode == 0, done.stderr
+    return calls.read_text().splitlines()
 
-    assert make(*words, cwd=house).returncode == 0
-    first = calls.read_text().splitlines()
+
+def test_second_run_installs_nothing_until_a_requirement_changes(house):
+    first = calls_of(house, "PYTHON=./python")
+    assert "-m venv --clear .venv" in first
     assert sum("-r requirements.txt" in c and "-c constraints.txt" in c for c in first)
-
-    assert make(*words, cwd=house).returncode == 0
-    assert calls.read_text().splitlines() == first
+    assert calls_of(house, "PYTHON=./python") == ["tools/sound.py ./python"]
 
     later = os.stat(house / ".venv/.installed").st_mtime + 10
     os.utime(house / "constraints.txt", (later, later))
-    assert make(*words, cwd=house).returncode == 0
-    assert len(calls.read_text().splitlines()) == 2 * len(first)
+    again = calls_of(house, "PYTHON=./python")
+    assert [c for c in first if "install" in c] == [c for c in again if "install" in c]
+    assert not [c for c in again if "venv" in c], "packages that work are kept"
+
+
+def test_a_venv_that_does_not_work_is_made_anew(house):
+    calls_of(house, "PYTHON=./python")
+    again = calls_of(house, "PYTHON=./python", SOUND="")
+    assert "-m venv --clear .venv" in again
+    assert sum("-r requirements.txt" in c for c in again)
+
+
+def test_a_venv_keeps_its_python_until_another_is_named(house):
+    calls_of(house, "PYTHON=./python")
+    assert calls_of(house) == ["tools/sound.py"]
+    assert calls_of(house, PYTHON="./python") == ["tools/sound.py ./python"]
+
+
+@pytest.mark.parametrize("fails", ["--dry-run", "-r requirements.txt"])
+def test_no_network_is_said_to_be_that(house, fails):
+    variables = os.environ | {"FAILS": fails}
+    done = make("PYTHON=./python", "book", cwd=house, env=variables)
+    assert done.returncode != 0
+    assert not (house / ".venv/.installed").exists()
+    words = "pip reaches no package index: check the network"
+    told = [line for line in done.stderr.splitlines() if "make: ***" not in line]
+    if fails == "--dry-run":
+        assert len(told) == 1 and told[0].startswith(words)
+    else:  # what pip says, where the index answers
+        assert told == ["pip: conflicts"]
 
 
 def test_old_python_is_refused_with_a_word_of_advice(house):
@@ -140,6 +180,84 @@ def test_old_python_is_refused_with_a_word_of_advice(house):
 def test_missing_python_is_named(house):
     done = make("PYTHON=no-such-python", "book", cwd=house)
     assert done.returncode != 0 and "no-such-python is not there" in done.stderr
+
+
+# ---- a .venv, real ----
+
+
+@pytest.mark.parametrize(
+    ("left", "expected"),
+    [
+        (["pip/__main__.py", "pip-26.dist-info/RECORD", "x-1.dist-info/RECORD"], True),
+        (["pip-26.dist-info/RECORD"], False),
+        (["pip/__main__.py"], False),
+        (["pip/__main__.py", "pip-26.dist-info/METADATA"], False),
+        (["pip/__main__.py", "pip-26.dist-info/RECORD", "~orch/nn.py"], False),
+        (
+            ["pip/__main__.py", "pip-26.dist-info/RECORD", "x-1.dist-info/METADATA"],
+            False,
+        ),
+    ],
+)
+def test_packages_are_whole_or_not(tmp_path, left, expected):
+    for name in left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert sound.whole(tmp_path) is expected
+
+
+@pytest.fixture(scope="module")
+def index():
+    """Variables for a pip whose only index is the wheel that Python brings along."""
+    bundled = Path(ensurepip.__file__).parent / "_bundled"
+    return os.environ | {
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(bundled),
+        "PYTHON": getattr(sys, "_base_executable", sys.executable),
+    }
+
+
+@pytest.fixture
+def small(root, tmp_path):
+    """A clone whose set-up installs pip and nothing else."""
+    (tmp_path / "tools").mkdir()
+    for name in ("Makefile", "tools/sound.py", "pyproject.toml"):
+        shutil.copy(root / name, tmp_path / name)
+    (tmp_path / "requirements.txt").write_text("pip\n")
+    (tmp_path / "constraints.txt").write_text(f"pip=={ensurepip.version()}\n")
+    return tmp_path
+
+
+@pytest.mark.slow(20)
+def test_a_venv_that_broke_is_mended_by_the_next_make(small, index):
+    venv, word = small / ".venv", ".venv/.installed"
+    make(word, cwd=small, env=index, check=True)
+    (site,) = venv.glob("lib/python*/site-packages")
+    shutil.rmtree(site / "pip" / "_internal")  # as if pip had been stopped
+    next(site.glob("pip-*/RECORD")).unlink()
+    make(word, cwd=small, env=index, check=True)
+    (venv / "bin/python").unlink()
+    (venv / "bin/python").symlink_to("/gone/python3")
+    make(word, cwd=small, env=index, check=True)
+    subprocess.run([venv / "bin/python", "-m", "pip", "check"], check=True)
+    assert make("-q", word, cwd=small, env=index).returncode == 0
+
+
+@pytest.mark.slow(10)
+def test_a_set_up_that_was_stopped_is_done_by_the_next_one(small, index):
+    words = ["make", "--no-print-directory", ".venv/.installed"]
+    quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = subprocess.Popen(
+        words, cwd=small, env=index, start_new_session=True, **quiet
+    )
+    while not (small / ".venv/bin/python").exists():  # it is half made
+        time.sleep(0.01)
+    os.killpg(first.pid, signal.SIGINT)
+    assert first.wait(timeout=60) != 0
+    assert not (small / ".venv/.installed").exists()
+    make(words[-1], cwd=small, env=index, check=True)
+    assert (small / ".venv/.installed").exists()
 
 
 def test_repository_without_an_address_says_how(root):
