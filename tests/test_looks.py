@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -264,8 +266,7 @@ def test_sources_lead_to_their_entries():
 
 def test_site_describes_itself(config):
     listed = (HTML / "sitemap.xml").read_text(encoding="utf-8")
-    owner, name = urlsplit(config["repository"]["url"]).path.strip("/").split("/")
-    home = f"https://{owner}.github.io/{name}/"
+    home = config["sphinx"]["config"]["html_baseurl"]
     for page in PAGES:
         assert f"<loc>{home}{page}.html</loc>" in listed
         head = soup(page).head
@@ -351,6 +352,19 @@ def test_paper_wastes_no_pages(browser, site, tmp_path):
         tab.pdf(path=tmp_path / "block.pdf", format="A4")
     pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "block.pdf").read_bytes())
     assert 10 < len(pages) <= 19
+
+
+def test_book_becomes_one_pdf_whose_links_lead_to_the_published_one(
+    browser, config, tmp_path
+):
+    command = [sys.executable, "tools/pdf.py", tmp_path / "two.pdf"]
+    pages = [f"{page}.html" for page in (PAGES[0], BLOCK)]
+    done = subprocess.run([*command, *pages], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pdf = (tmp_path / "two.pdf").read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 15
+    assert config["sphinx"]["config"]["html_baseurl"].encode() in pdf
+    assert b"/Outlines" in pdf and b"file://" not in pdf
 
 
 # ---- for everybody ----

@@ -4,6 +4,7 @@
 "use strict";
 
 const WIDE = "pre, mjx-container, .pst-scrollable-table-container, .output, .graph > div";
+const GRAPHS = "article .text_html > div > img[src^='data:image/svg+xml;base64']";
 const THEME = document.documentElement.dataset;
 
 // ---- fades: a box that scrolls says where it goes on, and a key can scroll it ----
@@ -113,24 +114,30 @@ function openLarge(event) {
 function toPaper() {
   const before = { theme: THEME.theme, undo: [] };
   THEME.theme = "light";
-  const article = document.querySelector("article.bd-article > section");
-  const folded = [...document.querySelectorAll("article details:not([class])")];
+  for (const chapter of document.querySelectorAll("article > section")) {
+    before.undo.push(...putLast(chapter));
+  }
+  return before;
+}
+
+/* Open what is folded in a chapter, answers at its end; return the steps back. */
+function putLast(chapter) {
+  const undo = [];
   const answers = document.createElement("section");
   answers.innerHTML = "<h2>Solutions</h2>";
-  for (const details of folded) {
+  for (const details of chapter.querySelectorAll("details:not([class])")) {
     const mark = document.createComment("");
     const heading = details.closest("section").querySelector("h3");
     details.before(mark);
-    before.undo.push(() => (mark.replaceWith(details), (details.open = false)));
+    undo.push(() => (mark.replaceWith(details), (details.open = false)));
     details.open = true;
     if (!heading) continue;
     const title = document.createElement("h3");
     title.textContent = heading.firstChild.textContent;
     answers.append(title, details);
   }
-  if (answers.childElementCount > 1) article.append(answers);
-  before.undo.push(() => answers.remove());
-  return before;
+  if (answers.childElementCount > 1) chapter.append(answers);
+  return [...undo, () => answers.remove()];
 }
 
 function print() {
@@ -175,8 +182,7 @@ function name() {
 
 if (typeof Search !== "undefined") showWords();
 addEventListener("DOMContentLoaded", () => {
-  const graphs = "article .text_html > div > img[src^='data:image/svg+xml;base64']";
-  document.querySelectorAll(graphs).forEach(draw);
+  document.querySelectorAll(GRAPHS).forEach(draw);
   document.addEventListener("click", openLarge);
   name();
   print();
