@@ -128,6 +128,20 @@ def test_numbers_in_tables_stand_at_the_right(browser, site):
         assert cells and {cell.evaluate(style) for cell in cells} == {"right"}
 
 
+GAPS = """() => [...document.querySelectorAll('.cell_output > * + *')]
+  .map(e => [e, e.previousElementSibling].map(each => each.getBoundingClientRect()))
+  .map(([below, above]) => below.top - above.bottom)"""
+
+
+def test_outputs_keep_a_distance_and_are_no_inputs(browser, site):
+    with opened(browser, site, MAPS) as (tab, _):
+        gaps = tab.evaluate(GAPS)
+        assert gaps and min(gaps) >= 12
+        ground = "e => getComputedStyle(e).backgroundColor"
+        entry = tab.locator(".cell_input").first.evaluate(ground)
+        assert tab.locator(".output.stream").first.evaluate(ground) != entry
+
+
 # ---- edges ----
 
 # Boxes that go on beyond an edge without a fade there.

@@ -35,7 +35,6 @@ function watch() {
   for (const box of document.querySelectorAll(`article :is(${WIDE})`)) {
     fade(box);
     sizes.observe(box);
-    box.addEventListener("scroll", () => fade(box), { passive: true });
   }
 }
 
@@ -187,5 +186,7 @@ addEventListener("DOMContentLoaded", () => {
   name();
   print();
   watch();
+  const scrolled = (event) => event.target.matches?.(WIDE) && fade(event.target);
+  document.addEventListener("scroll", scrolled, { capture: true, passive: true });
 });
-addEventListener("load", () => window.MathJax?.startup.promise.then(watch));
+addEventListener("load", () => window.MathJax?.startup?.promise.then(watch));
