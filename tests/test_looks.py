@@ -115,6 +115,22 @@ def test_no_text_is_too_small(browser, site, page):
             assert tab.evaluate(SMALL, least) == [], f"at {width} px"
 
 
+MARKS = """() => {
+  const all = [...document.querySelectorAll('article :is(h1, h2, h3)')];
+  const heights = () => all.map(e => e.getBoundingClientRect().height).join();
+  const before = heights();
+  document.querySelectorAll('.headerlink').forEach(mark => mark.remove());
+  return [before, heights()];
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_mark_of_a_heading_takes_no_room(browser, site, width):
+    with opened(browser, site, MAPS, width=width) as (tab, _):
+        marked, plain = tab.evaluate(MARKS)
+        assert marked == plain
+
+
 def test_fonts_are_light_and_bring_their_license():
     sizes = [file.stat().st_size for file in FONTS.glob("*.woff2")]
     assert sizes and sum(sizes) <= 150_000
@@ -183,8 +199,10 @@ def test_graph_opens_at_its_root_and_lets_the_wheel_pass(browser, site):
         box.scroll_into_view_if_needed()
         view, first = box.bounding_box(), box.locator(".node").first.bounding_box()
         assert view["x"] <= first["x"] < view["x"] + view["width"]
-        image = box.get_by_role("img")
-        assert image.get_attribute("aria-label")
+        assert box.get_by_role("img").get_attribute("aria-label")
+        name = box.locator("text").first
+        size = "e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize)"
+        assert name.evaluate(size) >= 10
 
         before = tab.evaluate("scrollY")
         tab.mouse.move(view["x"] + 100, view["y"] + 100)

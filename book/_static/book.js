@@ -51,8 +51,9 @@ function draw(image) {
   svg.classList.add("drawn");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", image.alt);
-  svg.style.width = `max(100%, ${Math.round(0.75 * image.width)}px)`;
-  svg.style.maxWidth = `${image.width}px`;
+  const width = Number(image.getAttribute("width"));
+  svg.style.width = `max(100%, ${Math.round(0.75 * width)}px)`; // text of 10.5 px
+  svg.style.maxWidth = `${width}px`;
   image.replaceWith(svg);
 
   const frame = document.createElement("div");
@@ -61,7 +62,7 @@ function draw(image) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = "Whole graph";
-  button.addEventListener("click", () => enlarge(svg, image.width));
+  button.addEventListener("click", () => enlarge(svg, width));
   frame.append(box, button);
 
   // Open where the graph begins: at the node in the middle of its first row.
