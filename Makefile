@@ -16,7 +16,7 @@ sources := $(shell find _config.yml _toc.yml book notebooks vitutils -type f \
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help book check test format lab serve chapter execute sync repository bench clean
+.PHONY: help book pdf check test format lab serve chapter execute sync repository bench clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ book: _build/html/index.html  ## build the book as web pages (sets up .venv firs
 _build/html/index.html: $(stamp) $(sources)
 	@rm -rf _build
 	@$(bin)/jupyter-book build -q -W -n --keep-going . > /dev/null
+
+pdf: _build/html/index.html  ## print the book into one PDF (needs Chromium)
+	@$(bin)/python tools/pdf.py
 
 check: $(stamp) style  ## run the checks that take a minute
 	@$(pytest) -m "not slow"

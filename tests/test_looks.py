@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -113,6 +115,22 @@ def test_no_text_is_too_small(browser, site, page):
             assert tab.evaluate(SMALL, least) == [], f"at {width} px"
 
 
+MARKS = """() => {
+  const all = [...document.querySelectorAll('article :is(h1, h2, h3)')];
+  const heights = () => all.map(e => e.getBoundingClientRect().height).join();
+  const before = heights();
+  document.querySelectorAll('.headerlink').forEach(mark => mark.remove());
+  return [before, heights()];
+}"""
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_mark_of_a_heading_takes_no_room(browser, site, width):
+    with opened(browser, site, MAPS, width=width) as (tab, _):
+        marked, plain = tab.evaluate(MARKS)
+        assert marked == plain
+
+
 def test_fonts_are_light_and_bring_their_license():
     sizes = [file.stat().st_size for file in FONTS.glob("*.woff2")]
     assert sizes and sum(sizes) <= 150_000
@@ -124,6 +142,20 @@ def test_numbers_in_tables_stand_at_the_right(browser, site):
         style = "e => getComputedStyle(e).textAlign"
         cells = tab.locator("article td", has_text=re.compile(r"^\s*[\d.]+\s*$")).all()
         assert cells and {cell.evaluate(style) for cell in cells} == {"right"}
+
+
+GAPS = """() => [...document.querySelectorAll('.cell_output > * + *')]
+  .map(e => [e, e.previousElementSibling].map(each => each.getBoundingClientRect()))
+  .map(([below, above]) => below.top - above.bottom)"""
+
+
+def test_outputs_keep_a_distance_and_are_no_inputs(browser, site):
+    with opened(browser, site, MAPS) as (tab, _):
+        gaps = tab.evaluate(GAPS)
+        assert gaps and min(gaps) >= 12
+        ground = "e => getComputedStyle(e).backgroundColor"
+        entry = tab.locator(".cell_input").first.evaluate(ground)
+        assert tab.locator(".output.stream").first.evaluate(ground) != entry
 
 
 # ---- edges ----
@@ -167,8 +199,10 @@ def test_graph_opens_at_its_root_and_lets_the_wheel_pass(browser, site):
         box.scroll_into_view_if_needed()
         view, first = box.bounding_box(), box.locator(".node").first.bounding_box()
         assert view["x"] <= first["x"] < view["x"] + view["width"]
-        image = box.get_by_role("img")
-        assert image.get_attribute("aria-label")
+        assert box.get_by_role("img").get_attribute("aria-label")
+        name = box.locator("text").first
+        size = "e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize)"
+        assert name.evaluate(size) >= 10
 
         before = tab.evaluate("scrollY")
         tab.mouse.move(view["x"] + 100, view["y"] + 100)
@@ -264,8 +298,7 @@ def test_sources_lead_to_their_entries():
 
 def test_site_describes_itself(config):
     listed = (HTML / "sitemap.xml").read_text(encoding="utf-8")
-    owner, name = urlsplit(config["repository"]["url"]).path.strip("/").split("/")
-    home = f"https://{owner}.github.io/{name}/"
+    home = config["sphinx"]["config"]["html_baseurl"]
     for page in PAGES:
         assert f"<loc>{home}{page}.html</loc>" in listed
         head = soup(page).head
@@ -351,6 +384,19 @@ def test_paper_wastes_no_pages(browser, site, tmp_path):
         tab.pdf(path=tmp_path / "block.pdf", format="A4")
     pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "block.pdf").read_bytes())
     assert 10 < len(pages) <= 19
+
+
+def test_book_becomes_one_pdf_whose_links_lead_to_the_published_one(
+    browser, config, tmp_path
+):
+    command = [sys.executable, "tools/pdf.py", tmp_path / "two.pdf"]
+    pages = [f"{page}.html" for page in (PAGES[0], BLOCK)]
+    done = subprocess.run([*command, *pages], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    pdf = (tmp_path / "two.pdf").read_bytes()
+    assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 15
+    assert config["sphinx"]["config"]["html_baseurl"].encode() in pdf
+    assert b"/Outlines" in pdf and b"file://" not in pdf
 
 
 # ---- for everybody ----

@@ -18,13 +18,6 @@ and the search, at the left or behind the glass, finds words and functions.</p>
 """
 
 
-def address(app):
-    """Return where GitHub publishes the repository, with a slash at the end."""
-    repository = urlsplit(app.config.html_theme_options["repository_url"])
-    owner, name = repository.path.strip("/").split("/")
-    return f"https://{owner.lower()}.github.io/{name}/"
-
-
 def describe(doctree):
     """Return the first paragraph of a page in at most 200 characters."""
     for paragraph in doctree.findall(nodes.paragraph):
@@ -38,7 +31,7 @@ def add_tags(app, page, template, context, doctree):
     """Say in a page's head what it is about, and how a link to it looks."""
     if doctree is None:
         return
-    site = address(app)
+    site = app.config.html_baseurl
     title = re.sub(r"<.*?>", "", context["title"])
     tags = {
         "og:type": "article",
@@ -66,7 +59,7 @@ def finish(app, exception):
     """List the pages for search engines; root the links of the lost page."""
     if exception is not None:
         return
-    out, site = Path(app.outdir), address(app)
+    out, site = Path(app.outdir), app.config.html_baseurl
     pages = [
         f"<url><loc>{site}{p}.html</loc></url>" for p in sorted(app.env.found_docs)
     ]

@@ -4,6 +4,7 @@
 "use strict";
 
 const WIDE = "pre, mjx-container, .pst-scrollable-table-container, .output, .graph > div";
+const GRAPHS = "article .text_html > div > img[src^='data:image/svg+xml;base64']";
 const THEME = document.documentElement.dataset;
 
 // ---- fades: a box that scrolls says where it goes on, and a key can scroll it ----
@@ -34,7 +35,6 @@ function watch() {
   for (const box of document.querySelectorAll(`article :is(${WIDE})`)) {
     fade(box);
     sizes.observe(box);
-    box.addEventListener("scroll", () => fade(box), { passive: true });
   }
 }
 
@@ -51,8 +51,9 @@ function draw(image) {
   svg.classList.add("drawn");
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", image.alt);
-  svg.style.width = `max(100%, ${Math.round(0.75 * image.width)}px)`;
-  svg.style.maxWidth = `${image.width}px`;
+  const width = Number(image.getAttribute("width"));
+  svg.style.width = `max(100%, ${Math.round(0.75 * width)}px)`; // text of 10.5 px
+  svg.style.maxWidth = `${width}px`;
   image.replaceWith(svg);
 
   const frame = document.createElement("div");
@@ -61,7 +62,7 @@ function draw(image) {
   const button = document.createElement("button");
   button.type = "button";
   button.textContent = "Whole graph";
-  button.addEventListener("click", () => enlarge(svg, image.width));
+  button.addEventListener("click", () => enlarge(svg, width));
   frame.append(box, button);
 
   // Open where the graph begins: at the node in the middle of its first row.
@@ -113,24 +114,30 @@ function openLarge(event) {
 function toPaper() {
   const before = { theme: THEME.theme, undo: [] };
   THEME.theme = "light";
-  const article = document.querySelector("article.bd-article > section");
-  const folded = [...document.querySelectorAll("article details:not([class])")];
+  for (const chapter of document.querySelectorAll("article > section")) {
+    before.undo.push(...putLast(chapter));
+  }
+  return before;
+}
+
+/* Open what is folded in a chapter, answers at its end; return the steps back. */
+function putLast(chapter) {
+  const undo = [];
   const answers = document.createElement("section");
   answers.innerHTML = "<h2>Solutions</h2>";
-  for (const details of folded) {
+  for (const details of chapter.querySelectorAll("details:not([class])")) {
     const mark = document.createComment("");
     const heading = details.closest("section").querySelector("h3");
     details.before(mark);
-    before.undo.push(() => (mark.replaceWith(details), (details.open = false)));
+    undo.push(() => (mark.replaceWith(details), (details.open = false)));
     details.open = true;
     if (!heading) continue;
     const title = document.createElement("h3");
     title.textContent = heading.firstChild.textContent;
     answers.append(title, details);
   }
-  if (answers.childElementCount > 1) article.append(answers);
-  before.undo.push(() => answers.remove());
-  return before;
+  if (answers.childElementCount > 1) chapter.append(answers);
+  return [...undo, () => answers.remove()];
 }
 
 function print() {
@@ -175,11 +182,12 @@ function name() {
 
 if (typeof Search !== "undefined") showWords();
 addEventListener("DOMContentLoaded", () => {
-  const graphs = "article .text_html > div > img[src^='data:image/svg+xml;base64']";
-  document.querySelectorAll(graphs).forEach(draw);
+  document.querySelectorAll(GRAPHS).forEach(draw);
   document.addEventListener("click", openLarge);
   name();
   print();
   watch();
+  const scrolled = (event) => event.target.matches?.(WIDE) && fade(event.target);
+  document.addEventListener("scroll", scrolled, { capture: true, passive: true });
 });
-addEventListener("load", () => window.MathJax?.startup.promise.then(watch));
+addEventListener("load", () => window.MathJax?.startup?.promise.then(watch));
