@@ -8,7 +8,6 @@ The ViT is that of chapter 8, trained longer; the DeiT is the same with the teac
 
 import json
 import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +18,17 @@ from vitutils.data import DATA, load
 from vitutils.data.augmentation import flip
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import hard_distillation
-from vitutils.engine.checkpoints import load_model
+from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.machine import machine
 from vitutils.train import evaluate, fit
 from vitutils.vit import VisionTransformer
 
+MODELS = {
+    "vit_fashion_mnist": VisionTransformer,
+    "deit_fashion_mnist": DistilledVisionTransformer,
+}
+RUNS = Path("runs")
 ABOUT = {"fashion_mnist": "the two small models of data/checkpoints"}
 
 
@@ -33,10 +37,7 @@ def perform(name, *, command, workers=None):
     data = load("fashion_mnist")
     data = replace(data, train=replace(data.train, augment=flip))
     print(json.dumps({"command": command} | machine("torch", "torchvision")))
-    for file, cls in (
-        ("vit_fashion_mnist", VisionTransformer),
-        ("deit_fashion_mnist", DistilledVisionTransformer),
-    ):
+    for file, cls in MODELS.items():
         loss_fn = None
         if cls is DistilledVisionTransformer:
             teacher = trained_teacher("cnn")
@@ -44,25 +45,26 @@ def perform(name, *, command, workers=None):
             print(f"teacher: {accuracy:.4f} of the test images")
             loss_fn = teacher.teaches(hard_distillation)
         torch.manual_seed(0)
-        with tempfile.TemporaryDirectory() as folder:
-            history = fit(
-                cls(**VIT),
-                data,
-                epochs=7,
-                seed=0,
-                loss_fn=loss_fn,
-                run=FolderRun(folder),
-                device="cpu",
-                **RECIPE,
-            )
-            best = Path(folder, "best.safetensors")
-            test = evaluate(load_model(best), data.test).accuracy
-            (DATA / "checkpoints").mkdir(exist_ok=True)
-            shutil.copyfile(best, DATA / "checkpoints" / f"{file}.safetensors")
+        folder = RUNS / file
+        history = fit(
+            cls(**VIT),
+            data,
+            epochs=7,
+            seed=0,
+            loss_fn=loss_fn,
+            run=FolderRun(folder, resume=True),
+            device="cpu",
+            **RECIPE,
+        )
+        model = load_model(folder / "best.safetensors")
+        test = evaluate(model, data.test).accuracy
+        save_model(model, DATA / "checkpoints" / f"{file}.safetensors")
         seconds = history[-1]["seconds"]
         validation = max(row["val_accuracy"] for row in history)
         print(
             f"{file}: {validation:.4f} of validation, {test:.4f} of the test images, "
             f"{seconds:.0f} s"
         )
+    for file in MODELS:  # whose runs have come to their end
+        shutil.rmtree(RUNS / file)
     return DATA / "checkpoints"

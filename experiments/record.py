@@ -1,12 +1,15 @@
 """Recorded runs: each result is kept as it comes, with where it was measured."""
 
 import json
+import os
 import signal
+import threading
 import time
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from multiprocessing import active_children, get_context
+import traceback
+from contextlib import closing, contextmanager, suppress
+from itertools import islice
+from multiprocessing import Pipe, get_context, parent_process, resource_tracker
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -37,7 +40,7 @@ def record(path, tasks, run, *, settings, command, workers=None):
 
     Raises:
         ValueError: the file is corrupt or holds runs of other settings.
-        RuntimeError: a process has died; what is done is kept.
+        RuntimeError: a process has died, and which run it had; what is done is kept.
     """
     path = Path(path)
     held = reload(path, settings)
@@ -50,40 +53,125 @@ def record(path, tasks, run, *, settings, command, workers=None):
         return held
     held |= {"command": command}
     held |= machine("torch", "torchvision") | {"workers": workers or CORES}
-    bar = tqdm(total=len(tasks), initial=len(tasks) - len(todo), unit="run")
-    with processes(held["workers"]) as pool, bar:
-        try:
-            for future in as_completed(pool.submit(timed, run, task) for task in todo):
-                row = future.result()
-                done[identity(row["task"])] = row
-                held["runs"] = [done[i] for i in map(identity, tasks) if i in done]
-                write_json(held, path)
-                bar.update()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                f"a process that ran a task of {path} has died (was it killed, or was "
-                "there no memory left?): what is done is kept; the same call goes on"
-            ) from error
+    bar = tqdm(
+        total=len(tasks),
+        initial=len(tasks) - len(todo),
+        unit="run",
+        disable=None,  # in terminals only
+    )
+    with closing(results(run, todo, held["workers"])) as rows, bar:
+        for row in rows:
+            done[identity(row["task"])] = row
+            held["runs"] = [done[i] for i in map(identity, tasks) if i in done]
+            write_json(held, path)
+            bar.update()
     return held
 
 
-@contextmanager
-def processes(count):
-    """Yield a pool of so many processes; in the end none of them is left."""
-    pool = ProcessPoolExecutor(count, get_context("spawn"), begin_worker)
-    others = {*active_children()}
+def results(run, tasks, count):
+    """Yield a row for each task as it is done, by so many processes at a time.
+
+    Each process has a pipe of its own, so that no other one waits for what a dead one
+    holds. In the end, whatever it is, none of them is left.
+    """
+    tasks, at_work = iter(tasks), {}  # pipe -> its process and task
     try:
-        yield pool
+        for task in islice(tasks, count):
+            with undisturbed():
+                pipe, process = begin(run)
+                at_work[pipe] = process, task
+            send(pipe, task)
+        while at_work:
+            for pipe in wait(at_work):
+                process, task = at_work[pipe]
+                try:
+                    row = pipe.recv()
+                except (EOFError, OSError):
+                    process.join()
+                    raise RuntimeError(
+                        f"the process of the run {task} has died (status "
+                        f"{process.exitcode}; was it killed, or was there no memory "
+                        "left?): what is done is kept, and the same call goes on"
+                    ) from None
+                if isinstance(row, Exception):
+                    raise row
+                at_work[pipe] = process, (task := next(tasks, None))
+                send(pipe, task)
+                if task is None:
+                    process.join()
+                    del at_work[pipe]
+                yield row
     finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-        for process in {*active_children()} - others:
-            process.terminate()
-            process.join()
+        with undisturbed():
+            end(process for process, _ in at_work.values())
 
 
-def begin_worker():
+def send(pipe, task):
+    with suppress(OSError):  # of a process that has died: reading from it will tell
+        pipe.send(task)
+
+
+def begin(run):
+    """Start a process that waits for tasks; return a pipe to it, and it."""
+    here, there = Pipe()
+    process = get_context("spawn").Process(target=work, args=(there, run))
+    process.start()
+    there.close()
+    return here, process
+
+
+def end(processes):
+    """End processes, also ones that would rather end a step first."""
+    processes = [*processes]
+    for process in processes:
+        process.terminate()
+    for process in processes:
+        process.join(timeout=3)  # seconds
+        process.kill()
+        process.join()
+
+
+@contextmanager
+def undisturbed():
+    """Let Ctrl-C and SIGTERM wait until processes have begun, or ended, all of them.
+
+    A process that begins here never sees Ctrl-C: that is for who waits for it.
+    """
+    asked = []
+    resource_tracker.ensure_running()  # as it starts, it would unblock Ctrl-C
+    stops = signal.SIGINT, signal.SIGTERM
+    before = {s: signal.signal(s, lambda s, _: asked.append(s)) for s in stops}
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+        for signum in asked[:1]:
+            signal.raise_signal(signum)
+
+
+def work(pipe, run):
+    """Run the tasks that come through a pipe and send back their rows, until None."""
+    threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # the other cores have tasks of their own
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for who waits for us
+    tqdm.set_lock(threading.RLock())  # not one of all processes, which outlives a kill
+    # The first is what SIGTERM becomes in a run with a folder; the others are of a pipe
+    # whose other end is gone.
+    with suppress(KeyboardInterrupt, EOFError, OSError):
+        while (task := pipe.recv()) is not None:
+            try:
+                row = timed(run, task)
+            except Exception as error:
+                error.add_note(traceback.format_exc())
+                row = error
+            pipe.send(row)
+
+
+def end_with_parent():
+    parent_process().join()  # however it ends
+    os._exit(1)
 
 
 def reload(path, settings):
@@ -92,13 +180,13 @@ def reload(path, settings):
     if not path.exists():
         return {"settings": settings, "runs": []}
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
-        recorded, _ = held["settings"], held["runs"]
-    except (ValueError, KeyError, TypeError) as error:
+        held = read(path)
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(
             f"{path} is not a record of runs ({type(error).__name__}: {error}): "
             "move it away, and the runs start anew"
         ) from error
+    recorded = held["settings"]
     if recorded != settings:
         names = sorted(
             name
@@ -110,6 +198,22 @@ def reload(path, settings):
             "away, and the runs start anew"
         )
     return held
+
+
+def read(path):
+    """Return the record in a file; raise a ValueError or OSError if it is none."""
+    if not path.is_file():
+        raise OSError("no file")
+    held = json.loads(path.read_text(encoding="utf-8"))
+    json.dumps(held, allow_nan=False)  # NaN can be read, and not be written again
+    match held:
+        case {"settings": dict(), "runs": list(rows)} if all(map(is_row, rows)):
+            return held
+    raise ValueError("its settings or runs have another form")
+
+
+def is_row(row):
+    return isinstance(row, dict) and isinstance(row.get("task"), dict)
 
 
 def identity(task):

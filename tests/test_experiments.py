@@ -8,7 +8,7 @@ import torch
 
 from experiments import cifar10
 from experiments import deit_tables as experiments
-from experiments.__main__ import MODULES, main
+from experiments.command import MODULES, main
 from experiments.deit_tables import SEEDS, SETTINGS, STUDIES
 from vitutils.data import DATA
 

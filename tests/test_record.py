@@ -7,14 +7,23 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from experiments import command as commands
 from experiments.record import record
-from vitutils.engine.machine import machine
+from vitutils.data import DATA
+from vitutils.engine.folder_run import stop_between_steps
+from vitutils.engine.machine import machine, write_json
 
 TASKS = [{"seed": seed, "size": 2} for seed in range(4)]
+REAL = (DATA / "results" / "table_2.json").read_bytes()
 
 
 def double(task):
@@ -24,9 +33,20 @@ def double(task):
     return {"value": 2 * task["seed"], "threads": torch.get_num_threads()}
 
 
-def deadly(task):
-    """A run whose process is killed, as the system does where memory runs out."""
+def deadly(task, folder):
+    """A run whose process is killed, as the system does where memory runs out.
+
+    Others are at work in a folder, for ever: there SIGTERM is a wish to stop.
+    """
+    begun = folder / "begun"
+    if task["seed"] in (1, 3):
+        with stop_between_steps() as asked:
+            while not asked.is_set():
+                begun.touch()
+                torch.ones(1500, 1500) @ torch.ones(1500, 1500)  # a step takes a while
+            raise KeyboardInterrupt("stopped after step 7")
     if task["seed"] == 2:
+        await_that(begun.exists)
         os.kill(os.getpid(), signal.SIGKILL)
     return double(task)
 
@@ -34,6 +54,54 @@ def deadly(task):
 def slow(task):
     time.sleep(0.05 if task["seed"] == 0 else 60)
     return {"value": task["seed"]}
+
+
+def main(arguments):
+    """A study, as a command: its first run is done soon, the others take a minute."""
+
+    def perform(name, *, command, workers):
+        path = Path("study.json")
+        record(path, TASKS, slow, settings={}, command=command, workers=workers)
+        return path
+
+    commands.MODULES["slow"] = SimpleNamespace(perform=perform, ABOUT={"slow": ""})
+    return commands.main(["slow", *arguments])
+
+
+def begin(folder, *words):
+    """Start that command as a process with a session of its own."""
+    code = (
+        "import signal\n"
+        "from vitutils.__main__ import start\n"
+        # A shell starts background jobs with Ctrl-C ignored, and tests inherit that.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "raise SystemExit(start('test_record', stopped='stopped'))\n"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def await_that(holds, seconds=60):
+    """Wait until something holds, and say whether it does."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not holds():
+        time.sleep(0.02)
+    return holds()
+
+
+def none_left(session):
+    """Tell whether no process of a session is left."""
+    try:
+        os.killpg(session, 0)
+    except ProcessLookupError:
+        return True
+    return False
 
 
 @pytest.mark.slow(5)
@@ -82,58 +150,192 @@ def test_tasks_that_are_no_longer_asked_for_leave_the_record(tmp_path):
         ('{"settings": {"lr": 2, "x": 0}, "runs": []}', r"other settings \(x\)"),
         ('{"settings": ', "is not a record of runs"),
         ("[]", "is not a record of runs"),
+        ('{"settings": {"lr": 2}, "runs": null}', "is not a record of runs"),
+        ('{"settings": [2], "runs": []}', "is not a record of runs"),
+        ('{"settings": {"lr": 2}, "runs": [{"seconds": 1}]}', "is not a record of"),
+        ('{"settings": {"lr": 2}, "runs": [], "x": 1e999}', "is not a record of runs"),
+        ("[" * 100_000, "is not a record of runs"),
     ],
 )
 def test_records_of_other_settings_and_broken_files_are_refused(tmp_path, text, words):
     path = tmp_path / "study.json"
     path.write_text(text)
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as refused:
         record(path, TASKS, double, settings={"lr": 2}, command="x")
+    assert str(path) in str(refused.value) and "move it away" in str(refused.value)
     assert path.read_text() == text
 
 
-@pytest.mark.slow(6)
-def test_ctrl_c_keeps_what_is_done(tmp_path):
-    code = (
-        "import signal\n"
-        "from pathlib import Path\n"
-        "from test_record import TASKS, slow\n"
-        "from experiments.record import record\n"
-        "if __name__ == '__main__':\n"
-        # A shell starts background jobs with Ctrl-C ignored, and tests inherit that.
-        "    signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "    more = dict(settings={}, command='x', workers=1)\n"
-        "    record(Path('study.json'), TASKS, slow, **more)\n"
-    )
-    (tmp_path / "study.py").write_text(code)
-    variables = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.Popen(
-        [sys.executable, "study.py"],
-        cwd=tmp_path,
-        env=variables,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_not_read(tmp_path, make):
+    make(tmp_path / "study.json")
+    with pytest.raises(ValueError, match=r"study\.json is not a record of runs .*away"):
+        record(tmp_path / "study.json", TASKS, double, settings={}, command="x")
+
+
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
+VALUES = st.recursive(
+    PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+)
+
+
+def places(value):
+    """Yield (container, key) of each value in a value of JSON."""
+    keys = value if isinstance(value, dict) else range(len(value))
+    for key in keys:
+        yield value, key
+        if isinstance(value[key], dict | list):
+            yield from places(value[key])
+
+
+@st.composite
+def other_values(draw):
+    """A real record, in which a few values are others or gone."""
+    held = json.loads(REAL)
+    for _ in range(draw(st.integers(1, 3))):
+        # The outer ones are few and matter most.
+        outer = [(held, key) for key in held]
+        container, key = draw(st.sampled_from(outer) | st.sampled_from([*places(held)]))
+        if draw(st.booleans()):
+            container[key] = draw(VALUES)
+        elif key in container or isinstance(container, list):
+            del container[key]
+    return json.dumps(held).encode()
+
+
+@st.composite
+def other_bytes(draw):
+    """A real record, of which some bytes are others, more or gone."""
+    start = draw(st.integers(0, len(REAL)))
+    stop = draw(st.integers(start, len(REAL)) | st.just(start + 1))
+    return REAL[:start] + draw(st.binary(max_size=20)) + REAL[stop:]
+
+
+@settings(
+    max_examples=600,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(content=other_values() | other_bytes())
+def test_a_changed_record_is_read_or_refused_in_a_line(tmp_path, content):
     path = tmp_path / "study.json"
-    for _ in range(600):
-        if path.exists():
-            break
-        time.sleep(0.1)
-    os.killpg(run.pid, signal.SIGINT)  # as the terminal does: to every process
-    run.communicate(timeout=120)
-    assert run.returncode != 0
+    path.write_bytes(content)
+    known = json.loads(REAL)["settings"]
+    try:
+        held = record(path, [], double, settings=known, command="x")
+    except ValueError as error:
+        words = str(error)
+        assert words.startswith(str(path)) and "move it away" in words
+        assert "\n" not in words
+        assert path.read_bytes() == content
+    else:
+        assert (held["settings"], held["runs"]) == (known, [])
+
+
+# ---- what ends ----
+
+
+@pytest.mark.slow(8)
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_keep_what_is_done_and_leave_nothing(tmp_path, signum):
+    run, path = begin(tmp_path), tmp_path / "study.json"
+    assert await_that(path.exists)
+    if signum == signal.SIGINT:
+        os.killpg(run.pid, signum)  # as the terminal does: to every process
+    else:
+        run.send_signal(signum)
+    _, words = run.communicate(timeout=30)
+    assert (run.returncode, words) == (130, "stopped\n")
+    assert await_that(lambda: none_left(run.pid), seconds=5)
     assert [row["value"] for row in json.loads(path.read_text())["runs"]] == [0]
+    assert os.listdir(tmp_path) == ["study.json"]
+
+
+@pytest.mark.slow(8)
+@pytest.mark.parametrize("seconds", [0.3, 2.5, 4])
+def test_ctrl_c_in_the_first_seconds_is_a_line_too(tmp_path, seconds):
+    run = begin(tmp_path)
+    time.sleep(seconds)
+    os.killpg(run.pid, signal.SIGINT)
+    _, words = run.communicate(timeout=30)
+    assert (run.returncode, words) == (130, "stopped\n")
+    assert await_that(lambda: none_left(run.pid), seconds=5)
+
+
+@pytest.mark.slow(8)
+def test_workers_end_with_the_process_that_began_them(tmp_path):
+    run = begin(tmp_path)
+    assert await_that((tmp_path / "study.json").exists)
+    run.kill()
+    assert await_that(lambda: run.poll() is not None and none_left(run.pid), seconds=5)
 
 
 @pytest.mark.slow(10)
+@pytest.mark.timeout(100)
 def test_a_process_that_is_killed_ends_the_study_and_the_same_call_goes_on(tmp_path):
-    path = tmp_path / "study.json"
-    start = time.monotonic()
-    with pytest.raises(RuntimeError, match=r"a task of .*study\.json has died"):
-        record(path, TASKS, deadly, settings={}, command="x", workers=1)
-    assert time.monotonic() - start < 60
+    path, run = tmp_path / "study.json", partial(deadly, folder=tmp_path)
+    with pytest.raises(RuntimeError, match=r"the run \{'seed': 2, .* has died \(.*-9"):
+        record(path, TASKS, run, settings={}, command="x", workers=2)
+    assert time.time() - (tmp_path / "begun").stat().st_mtime < 10  # the last step
     done = [row["value"] for row in json.loads(path.read_text())["runs"]]
-    assert done == [0, 2]
+    assert done == [0]
     assert multiprocessing.active_children() == []
     held = record(path, TASKS, double, settings={}, command="x", workers=2)
     assert [row["value"] for row in held["runs"]] == [0, 2, 4, 6]
+
+
+# ---- files ----
+
+
+def write_and_die(path, harm):
+    """Write to a file in another process, which is killed as it does."""
+    code = (
+        "import os, signal\n"
+        "from vitutils.engine import machine\n"
+        "from vitutils.engine.checkpoints import write_atomically\n"
+        "def die(*_):\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "def write(part):\n"
+        "    part.write_text('half of it')\n"
+        "    (part.parent / '.tmp').write_text('half')\n"
+        f"    {harm}\n"
+        f"write_atomically({str(path)!r}, write)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return done.returncode
+
+
+@pytest.mark.slow(4)
+@pytest.mark.parametrize("harm", ["die()", "os.fsync = die", "os.replace = die"])
+def test_a_write_that_is_killed_leaves_the_old_file_and_the_next_clears_up(
+    tmp_path, harm
+):
+    path = tmp_path / "study.json"
+    write_json({"old": True}, path)
+    assert write_and_die(path, harm) == -signal.SIGKILL
+    assert json.loads(path.read_text()) == {"old": True}
+    assert len(os.listdir(tmp_path)) == 2
+    write_json({"old": False}, path)
+    assert os.listdir(tmp_path) == ["study.json"]
+
+
+def test_a_file_is_replaced_and_not_written_over(tmp_path):
+    path, other = tmp_path / "study.json", tmp_path / "other"
+    write_json({"old": True}, path)
+    os.link(path, other)  # as whoever reads it right now
+    write_json({"old": False}, path)
+    assert json.loads(other.read_text()) == {"old": True}
+    assert json.loads(path.read_text()) == {"old": False}
+
+
+@pytest.mark.parametrize("pid", [os.getppid(), "x", "9" * 30])
+def test_what_another_process_is_writing_stays(tmp_path, pid):
+    part = tmp_path / f".study.json.{pid}.part"
+    part.mkdir()
+    write_json({}, tmp_path / "study.json")
+    assert part.exists()

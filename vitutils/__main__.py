@@ -1,12 +1,46 @@
 """The command line: ``vitutils COMMAND ...``, or ``python -m vitutils COMMAND ...``."""
 
 import importlib
+import os
+import signal
 import sys
 from collections.abc import Sequence
 
 import vitutils
 
 COMMANDS = {"train": "train a model on any data, in one process or several"}
+
+
+def start(
+    module: str, arguments: Sequence[str] | None = None, stopped: str = "stopped"
+) -> int:
+    """Import a module and run its ``main``; Ctrl-C is one line, at any time.
+
+    Args:
+        module: its dotted name.
+        arguments: what its ``main`` takes; None: this process's own.
+        stopped: what to say after Ctrl-C.
+
+    Returns:
+        The exit status: that of ``main``, or 130 after Ctrl-C.
+    """
+
+    def end(signum, frame):
+        os.write(2, f"{stopped}\n".encode())
+        os._exit(130)
+
+    try:
+        # An import takes seconds, and may make any error of a KeyboardInterrupt. There
+        # is nothing to clear up yet.
+        stops = signal.SIGINT, signal.SIGTERM
+        before = [signal.signal(stop, end) for stop in stops]
+        command = importlib.import_module(module).main
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
+        return command(sys.argv[1:] if arguments is None else arguments)
+    except KeyboardInterrupt:
+        print(stopped, file=sys.stderr)
+        return 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -20,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     command, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if command in COMMANDS:
-        module = importlib.import_module(f"vitutils.cli.{command}")
-        return module.main(rest[:-1])
+        return start(f"vitutils.cli.{command}", rest[:-1])
     if command == "--version":
         print(vitutils.__version__)
         return 0
