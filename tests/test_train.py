@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from vitutils import processes
 from vitutils import train as train_module
@@ -32,6 +33,7 @@ from vitutils.train import (
     evaluate,
     fit,
     parameter_groups,
+    random_state_kept,
     warmup_cosine,
 )
 from vitutils.vit import VisionTransformer
@@ -762,6 +764,36 @@ def test_the_device_is_the_best_that_there_is(monkeypatch, cuda, mps, device):
     assert default_device() == device
 
 
+def test_fit_takes_the_device_that_is_given_or_the_best(data, monkeypatch):
+    def step(model, *args, **more):
+        raise StopIteration(next(model.parameters()).device.type)
+
+    monkeypatch.setattr(train_module, "default_device", lambda: "meta")
+    for given, taken in ((None, "meta"), ("cpu", "cpu")):
+        with pytest.raises(StopIteration, match=taken):
+            fit(small_vit(), data, **SETTINGS | {"device": given}, step=step)
+
+
+def test_the_random_state_of_the_device_in_use_is_kept_too(monkeypatch):
+    monkeypatch.setattr(torch.random, "fork_rng", lambda devices: devices)
+    assert random_state_kept(torch.device("cuda", 1)) == [torch.device("cuda", 1)]
+    assert random_state_kept(torch.device("cpu")) == []
+
+
+@pytest.mark.parametrize("make", [Step, LargeStep])
+def test_an_update_tells_the_gradients_norm_as_it_was_before_clipping(make):
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    settings = {"loss_fn": lambda outputs, *_: outputs.sum(), "clip_norm": 0.5}
+    step = make(model, optimizer, LambdaLR(optimizer, lambda _: 1.0), **settings)
+    before = model.weight.detach().clone()
+    batch = torch.tensor([[3.0, 4.0]]), torch.zeros(1)
+    step.gradient(*batch) if make is Step else step.gradient((*batch, 1.0))
+    norm = step.update()
+    assert isinstance(norm, float) and norm == 5
+    torch.testing.assert_close(before - model.weight, torch.tensor([[0.3, 0.4]]))
+
+
 def test_no_token_decays_whoever_named_it_and_what_is_frozen_is_left_out():
     names = ("class_token", "distill_token", "pos_embed", "cls_token", "dist_token")
     model = nn.Module()
@@ -797,20 +829,21 @@ def test_seconds_are_counted_of_steps_and_of_waiting_apart(data, monkeypatch):
 
     class Slow(MemorySplit):
         def batches(self, *args, **more):
+            assert more["device"] == torch.device("cpu")
             for batch in super().batches(*args, **more):
-                clock.now += 3
+                clock.now += 3 / 16
                 yield batch
 
     def loss_fn(logits, labels, images):
-        clock.now += 1
+        clock.now += 1 / 16
         return nn.functional.cross_entropy(logits, labels)
 
     fields = {name: getattr(data.train, name) for name in ("images", "labels")}
     slow = SimpleNamespace(train=Slow(**fields), validation=data.validation)
     settings = SETTINGS | {"epochs": 2, "batch_size": 40}
     for number, row in enumerate(fit(small_vit(), slow, loss_fn=loss_fn, **settings)):
-        assert row["seconds"] == 12 * (number + 1)
-        assert row["images_per_second"] == 100 / 12
+        assert row["seconds"] == 3 / 4 * (number + 1)
+        assert row["images_per_second"] == 100 / (3 / 4)
         assert row["waiting"] == 3 / 4
 
 
@@ -843,8 +876,9 @@ def test_evaluate_learns_nothing_and_keeps_what_it_found_on_the_cpu(data):
     assert not found.logits.requires_grad and found.logits.dtype == torch.float32
     assert found.logits.device.type == found.labels.device.type == "cpu"
     assert found.labels.tolist() == data.validation.labels.tolist()
-    half = evaluate(model.bfloat16(), Half(data.validation))
-    assert half.logits.dtype == torch.float32
+    split = Half(data.validation)
+    assert evaluate(model.bfloat16(), split).logits.dtype == torch.float32
+    assert split.asked == (500, torch.device("cpu"))
 
 
 class Half:
@@ -853,8 +887,9 @@ class Half:
     def __init__(self, split):
         self.split = split
 
-    def batches(self, *args, **more):
-        for images, labels in self.split.batches(*args, **more):
+    def batches(self, batch_size, *, device):
+        self.asked = batch_size, device
+        for images, labels in self.split.batches(batch_size, device=device):
             yield images.bfloat16(), labels
 
 
