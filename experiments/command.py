@@ -40,12 +40,14 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--data is not for {options.study}, whose data is Fashion-MNIST")
     command = shlex.join(["python", "-m", "experiments", *arguments])
     perform = MODULES[options.study].perform
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C does
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         path = perform(options.study, command=command, workers=options.workers, **more)
     except ERRORS as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"recorded in {path}")
     return 0
 

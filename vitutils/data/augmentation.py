@@ -115,16 +115,16 @@ def center_crop(size: int) -> v2.Transform:
     return v2.Compose([shorten, v2.Resize(size), v2.CenterCrop(size)])
 
 
-def shorten(image: Image.Image) -> Image.Image:
+def shorten(image: Image.Image | Tensor) -> Image.Image | Tensor:
     """Cut off the ends of a strip more than 16 times as long as it is wide.
 
     Resized first and cropped then, a line of pixels would take gigabytes.
     """
-    longest = 16 * min(image.size)
-    if max(image.size) <= longest:
+    sides = v2.functional.get_size(image)
+    longest = 16 * min(sides)
+    if max(sides) <= longest:
         return image
-    width, height = (min(side, longest) for side in image.size)
-    return v2.functional.center_crop(image, [height, width])
+    return v2.functional.center_crop(image, [min(side, longest) for side in sides])
 
 
 def image_by_image(
