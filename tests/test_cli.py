@@ -195,6 +195,7 @@ def test_a_student_learns_what_the_teacher_says(folder, teacher, tmp_path):
     assert (student.logits.argmax(1) == answers).double().mean() > 0.8
 
 
+@pytest.mark.slow(3)
 def test_a_compiled_model_is_kept_as_the_plain_one(folder, tmp_path, monkeypatch):
     eager = partialmethod(nn.Module.compile, backend="eager")  # traces, no C++
     monkeypatch.setattr(nn.Module, "compile", eager)

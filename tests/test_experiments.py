@@ -104,6 +104,7 @@ def test_methods_and_seeds_make_a_difference(teacher):
     assert len(set(answers)) == 4
 
 
+@pytest.mark.slow(2)
 def test_measures_are_counted_by_hand(teacher):
     split = experiments.fashion("flips").test.subset(700)
     model = experiments.trained_teacher(teacher).model

@@ -211,11 +211,12 @@ def other_bytes(draw):
     return REAL[:start] + draw(st.binary(max_size=20)) + REAL[stop:]
 
 
+@pytest.mark.slow(6)
 @settings(
     max_examples=600,
     derandomize=True,
     database=None,
-    deadline=None,
+    deadline=10_000,  # milliseconds
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(content=other_values() | other_bytes())
