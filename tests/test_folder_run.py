@@ -529,3 +529,24 @@ def test_a_run_that_is_refused_leaves_the_lock_of_the_one_at_work(tmp_path):
             pass
         assert (run.folder / ".lock").exists()
     assert not run.folder.exists()
+
+
+@pytest.mark.parametrize(("stop_at", "kept_at"), [(3, [3]), (9, [7])])
+def test_a_run_that_is_cut_keeps_the_best_model_so_far(
+    data, tmp_path, monkeypatch, stop_at, kept_at
+):
+    kept = []
+    monkeypatch.setattr(run_module, "save_model", lambda *_: kept.append(run.step))
+    run = FolderRun(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_vit(), data, run=run, loss_fn=stopping(stop_at, interrupt), **SHORT)
+    assert kept == kept_at
+
+
+def test_a_state_without_a_setup_does_not_go_on_with_one(data, tmp_path):
+    writable_run(tmp_path, data)
+    last = tmp_path / "last.pt"
+    save_state(load_state(last) | {"settings": {}}, last)
+    run = FolderRun(tmp_path, resume=True, setup={"crop": "flip"})
+    with pytest.raises(ValueError, match="has crop None, not flip: .*another folder"):
+        fit(small_vit(), data, run=run, **SHORT)
