@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -14,12 +15,17 @@ from PIL import Image
 from test_train import SETTINGS, bright_halves, same_weights, small_vit
 from torch import nn
 
+from vitutils import processes
+from vitutils import train as train_module
 from vitutils.cli import train as command
 from vitutils.cli.train import main
+from vitutils.data.splits import MemorySplit
 from vitutils.distill import ConvNet
+from vitutils.engine import folder_run as run_module
 from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
+from vitutils.engine.curves import Curves
 from vitutils.engine.folder_run import FolderRun
-from vitutils.train import fit
+from vitutils.train import Step, fit
 
 FILES = ("last.pt", "best.safetensors", "result.json")
 SHORT = {**SETTINGS, "epochs": 2}
@@ -174,7 +180,9 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_kept(data, tmp_
             loss = loss + (0 * logits.sum()).sqrt()
         return loss
 
-    with pytest.raises(FloatingPointError, match=r"gradient is nan at step 9 \(epoch"):
+    with pytest.raises(
+        FloatingPointError, match=r"^the gradient is nan at step 9 \(epo"
+    ):
         fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SHORT)
     kept = load_state(tmp_path / "last.pt")
     assert kept["step"] == 7
@@ -312,3 +320,233 @@ def test_of_two_commands_at_once_one_is_refused(tmp_path):
     assert sorted(process.returncode for process in both) == [0, 1]
     refused = next(s for s, p in zip(said, both, strict=True) if p.returncode)
     assert "another run is at work" in refused and refused.count("\n") == 1
+
+
+# ---- what is kept, counted and told ----
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that goes on when it is told, and not by itself."""
+    clock = SimpleNamespace(now=1000.0)
+    clock.perf_counter = lambda: clock.now
+    for module in (train_module, run_module):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+def stopping(at, how):
+    """Return a loss_fn that does something in its at-th call."""
+    steps = []
+
+    def loss_fn(logits, labels, images):
+        steps.append(1)
+        if len(steps) == at:
+            how()
+        return nn.functional.cross_entropy(logits, labels)
+
+    return loss_fn
+
+
+def fail(error):
+    raise error
+
+
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_a_run_that_is_cut_counts_its_time_as_if_it_were_not(data, tmp_path, clock):
+    class Slow(MemorySplit):
+        def batches(self, *args, **more):
+            for batch in super().batches(*args, **more):
+                clock.now += 3 / 16
+                yield batch
+
+    def taking_time(loss_fn):
+        def timed(*args):
+            clock.now += 1 / 16
+            return loss_fn(*args)
+
+        return timed
+
+    fields = {name: getattr(data.train, name) for name in ("images", "labels")}
+    slow = SimpleNamespace(train=Slow(**fields), validation=data.validation)
+    settings = SHORT | {"batch_size": 20}
+
+    def trained(run, stop_at=0):
+        loss_fn = taking_time(stopping(stop_at, interrupt))
+        return fit(small_vit(), slow, run=run, loss_fn=loss_fn, **settings)
+
+    whole = trained(FolderRun(tmp_path / "whole"))
+    with pytest.raises(KeyboardInterrupt):
+        trained(FolderRun(tmp_path / "cut"), stop_at=9)
+    clock.now += 1000  # until somebody goes on
+    again = trained(FolderRun(tmp_path / "cut", resume=True))
+    assert [row["seconds"] for row in whole] == [5 / 4, 10 / 4]
+    assert again[0] == whole[0]
+    rough = {"images_per_second", "waiting"}  # the step that is cut is no step there
+    for name, value in whole[1].items():
+        within = 0.3 if name in rough else 0
+        assert again[1][name] == pytest.approx(value, rel=within)
+
+
+def test_the_first_of_equally_good_models_is_kept(data, tmp_path, monkeypatch):
+    accuracies = [0.5, 0.7, 0.7, 0.6, 0.8]
+    kept = []
+
+    class Told(Step):
+        def validate(self, split):
+            return super().validate(split)._replace(accuracy=accuracies[run.epoch])
+
+    monkeypatch.setattr(run_module, "save_model", lambda *_: kept.append(run.epoch))
+    run = FolderRun(tmp_path)
+    fit(small_vit(), data, run=run, step=Told, **SETTINGS | {"epochs": 5})
+    assert kept == [1, 2, 5]
+
+
+def test_what_changes_no_weight_may_differ_when_a_run_goes_on(data, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(
+            small_vit(),
+            data,
+            run=FolderRun(tmp_path),
+            loss_fn=stopping(9, interrupt),
+            betas=(0.9, 0.99),
+            **SHORT,
+        )
+    other = SHORT | {"progress": True, "device": "cpu:0", "betas": [0.9, 0.99]}
+    run = FolderRun(tmp_path, resume=True)
+    assert len(fit(small_vit(), data, run=run, **other)) == 2
+
+
+def test_a_run_that_ends_before_a_model_was_kept_goes_on(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "SAVE_EVERY", -1)
+    loss_fn = stopping(4, lambda: fail(MemoryError))
+    with pytest.raises(MemoryError):
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SHORT)
+    assert not (tmp_path / "best.safetensors").exists()
+    whole, resumed = small_vit(), small_vit()
+    fit(whole, data, **SHORT)
+    fit(resumed, data, run=FolderRun(tmp_path, resume=True), **SHORT)
+    assert same_weights(whole, resumed)
+
+
+def test_an_error_of_a_single_process_is_raised_as_it_is(data, tmp_path):
+    loss_fn = stopping(9, lambda: fail(RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SHORT)
+    assert load_state(tmp_path / "last.pt")["step"] == 7  # of the first epoch's end
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_second_ctrl_c_ends_one_process_at_once_and_several_after_the_step(
+    data, tmp_path, monkeypatch, count
+):
+    """Of several, torchrun tells each what the terminal has told it already."""
+    monkeypatch.setattr(processes, "count", lambda: count)
+    monkeypatch.setattr(processes, "ask_first", lambda function, *args: function(*args))
+    monkeypatch.setattr(processes, "total", lambda *values: values)
+
+    def twice():
+        interrupt()
+        interrupt()
+
+    with pytest.raises(KeyboardInterrupt) as error:
+        fit(
+            small_vit(),
+            data,
+            run=FolderRun(tmp_path),
+            loss_fn=stopping(3, twice),
+            **SHORT,
+        )
+    assert str(error.value).startswith("stopped after step 3" if count == 2 else "")
+    assert (tmp_path / "last.pt").exists() == (count == 2)
+
+
+def test_the_bar_shows_images_and_goes_on_where_it_was(data, tmp_path, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, **settings):
+            self.settings, self.shown = settings, settings["initial"]
+            bars.append(self)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, number):
+            self.shown += number
+
+        def write(self, line):
+            print(line)
+
+    monkeypatch.setattr(run_module, "tqdm", Bar)
+    loss_fn = stopping(9, interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SHORT)
+    told = SHORT | {"progress": True}
+    fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **told)
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    fit(small_vit(), data, run=FolderRun(tmp_path / "second"), **told)
+    shown = {"total": 200, "leave": False, "unit": " images", "unit_scale": True}
+    assert [bar.settings for bar in bars] == [
+        shown | {"initial": 0, "disable": True},
+        shown | {"initial": 100 + 2 * 16, "disable": None},  # None: in terminals only
+        shown | {"initial": 0, "disable": True},
+    ]
+    assert [bar.shown for bar in bars] == [132, 200, 200]
+
+
+def test_a_process_that_is_not_the_first_keeps_and_tells_nothing(
+    data, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(processes, "rank", lambda: 1)
+    told = SHORT | {"progress": True}
+    fit(small_vit(), data, run=FolderRun(tmp_path / "run"), **told)
+    assert [*tmp_path.iterdir()] == []
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("how", ["whole", "cut"])
+def test_the_curves_are_closed_when_a_run_ends(data, tmp_path, monkeypatch, how):
+    closed = []
+    monkeypatch.setattr(Curves, "close", lambda self: closed.append(self.path.parent))
+    loss_fn = stopping(9 if how == "cut" else 0, interrupt)
+    expected = pytest.raises(KeyboardInterrupt) if how == "cut" else nullcontext()
+    with expected:
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SHORT)
+    assert closed == [tmp_path]
+
+
+def test_a_run_that_is_refused_leaves_the_lock_of_the_one_at_work(tmp_path):
+    run = FolderRun(tmp_path / "run")
+    with run.owned():
+        with pytest.raises(FileExistsError), FolderRun(run.folder).owned():
+            pass
+        assert (run.folder / ".lock").exists()
+    assert not run.folder.exists()
+
+
+@pytest.mark.parametrize(("stop_at", "kept_at"), [(3, [3]), (9, [7])])
+def test_a_run_that_is_cut_keeps_the_best_model_so_far(
+    data, tmp_path, monkeypatch, stop_at, kept_at
+):
+    kept = []
+    monkeypatch.setattr(run_module, "save_model", lambda *_: kept.append(run.step))
+    run = FolderRun(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_vit(), data, run=run, loss_fn=stopping(stop_at, interrupt), **SHORT)
+    assert kept == kept_at
+
+
+def test_a_state_without_a_setup_does_not_go_on_with_one(data, tmp_path):
+    writable_run(tmp_path, data)
+    last = tmp_path / "last.pt"
+    save_state(load_state(last) | {"settings": {}}, last)
+    run = FolderRun(tmp_path, resume=True, setup={"crop": "flip"})
+    with pytest.raises(ValueError, match="has crop None, not flip: .*another folder"):
+        fit(small_vit(), data, run=run, **SHORT)

@@ -19,6 +19,7 @@ from test_train import SETTINGS, bright_halves, small_vit
 from vitutils import processes
 from vitutils.data import augmentation
 from vitutils.engine.checkpoints import load_model, load_state
+from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.large_step import LargeStep, evaluate_together
 from vitutils.engine.precision import MixedPrecision
 from vitutils.train import fit
@@ -452,3 +453,38 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
     for name in ("losses", "logits", "labels"):
         torch.testing.assert_close(first[name], alone[name], atol=1e-4, rtol=1e-4)
         assert torch.equal(*map(torch.as_tensor, (first[name], second[name])))
+
+
+def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path):
+    data = SimpleNamespace(train=bright_halves(64, 0), validation=bright_halves(9, 1))
+
+    def work(rank):
+        steps = []
+
+        def loss_fn(logits, labels, images):
+            steps.append(1)
+            if rank == 1 and len(steps) == 3:
+                signal.raise_signal(signal.SIGTERM)
+            return torch.nn.functional.cross_entropy(logits, labels)
+
+        run, settings = FolderRun(tmp_path / "run"), SETTINGS | {"epochs": 2}
+        with pytest.raises(KeyboardInterrupt, match="stopped after step 3"):
+            fit(small_vit(), data, step=LargeStep, run=run, loss_fn=loss_fn, **settings)
+        return len(steps)
+
+    assert in_two(tmp_path, work) == [3, 3]
+    assert load_state(tmp_path / "run" / "last.pt")["step"] == 3
+
+
+def test_two_processes_of_other_settings_do_not_begin(tmp_path):
+    data = SimpleNamespace(train=bright_halves(64, 0), validation=bright_halves(9, 1))
+
+    def work(rank):
+        run, settings = FolderRun(tmp_path / "run"), SETTINGS | {"seed": rank}
+        with pytest.raises(ValueError) as error:
+            fit(small_vit(), data, step=LargeStep, run=run, **settings)
+        return str(error.value)
+
+    _, second = in_two(tmp_path, work)
+    assert second == "seed is 0 in the first process, and 1 here"
+    assert not (tmp_path / "run").exists()
