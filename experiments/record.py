@@ -44,7 +44,7 @@ def record(path, tasks, run, *, settings, command, workers=None):
     """
     path = Path(path)
     held = reload(path, settings)
-    done = {identity(row["task"]): row for row in held["runs"]}
+    done = by_task(held)
     todo = [task for task in tasks if identity(task) not in done]
     held["runs"] = [done[i] for i in map(identity, tasks) if i in done]
     if not todo:
@@ -61,6 +61,7 @@ def record(path, tasks, run, *, settings, command, workers=None):
     )
     with closing(results(run, todo, held["workers"])) as rows, bar:
         for row in rows:
+            done |= by_task(reload(path, settings))  # it may have runs of another call
             done[identity(row["task"])] = row
             held["runs"] = [done[i] for i in map(identity, tasks) if i in done]
             write_json(held, path)
@@ -214,6 +215,10 @@ def read(path):
 
 def is_row(row):
     return isinstance(row, dict) and isinstance(row.get("task"), dict)
+
+
+def by_task(held):
+    return {identity(row["task"]): row for row in held["runs"]}
 
 
 def identity(task):

@@ -1,16 +1,18 @@
 """The studies of chapter 12: what they run, and that the records are theirs."""
 
 import json
+import os
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
-from experiments import cifar10
+from experiments import cifar10, fashion_mnist
 from experiments import deit_tables as experiments
 from experiments.command import MODULES, main
 from experiments.deit_tables import SEEDS, SETTINGS, STUDIES
-from vitutils.data import DATA
+from vitutils.data import DATA, load
 
 SMALL = {"images": 64, "epochs": 1, "augment": "flips"}
 
@@ -170,3 +172,28 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 def test_every_study_is_one_of_the_command():
     assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, "fashion_mnist"}
+
+
+@pytest.mark.slow(8)
+def test_the_study_of_the_two_models_goes_on_where_it_was_stopped(
+    monkeypatch, tmp_path, capsys
+):
+    def stop(name):
+        raise KeyboardInterrupt
+
+    data = load("fashion_mnist")
+    few = {half: getattr(data, half).subset(64) for half in ("train", "validation")}
+    data = replace(data, **few, test=data.test.subset(64))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fashion_mnist, "DATA", tmp_path)
+    monkeypatch.setattr(fashion_mnist, "load", lambda name: data)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(fashion_mnist, "trained_teacher", stop)
+        fashion_mnist.perform("fashion_mnist", command="x")
+    files = [f"{name}.safetensors" for name in fashion_mnist.MODELS]
+    assert os.listdir(tmp_path / "checkpoints") == files[:1]
+    capsys.readouterr()
+    fashion_mnist.perform("fashion_mnist", command="x")
+    assert capsys.readouterr().out.count("validation loss") == 7  # the second's epochs
+    assert sorted(os.listdir(tmp_path / "checkpoints")) == sorted(files)
+    assert os.listdir(tmp_path / "runs") == []

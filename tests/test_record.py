@@ -51,6 +51,14 @@ def deadly(task, folder):
     return double(task)
 
 
+def intrude(task, path):
+    """A run during which another call records one, and then one that fails."""
+    if task["seed"] == 0:
+        rows = [{"task": TASKS[3], "value": "another's"}]
+        write_json({"settings": {}, "runs": rows}, path)
+    return double(task | {"fails": task["seed"] == 1})
+
+
 def slow(task):
     time.sleep(0.05 if task["seed"] == 0 else 60)
     return {"value": task["seed"]}
@@ -141,6 +149,16 @@ def test_tasks_that_are_no_longer_asked_for_leave_the_record(tmp_path):
     held = record(path, TASKS[1:3], double, settings={}, command="x", workers=1)
     assert [row["task"] for row in held["runs"]] == TASKS[1:3]
     assert json.loads(path.read_text()) == held
+
+
+@pytest.mark.slow(4)
+def test_two_calls_at_once_lose_nothing_of_each_other(tmp_path):
+    path = tmp_path / "study.json"
+    run = partial(intrude, path=path)
+    with pytest.raises(RuntimeError, match="this run fails"):
+        record(path, TASKS, run, settings={}, command="x", workers=1)
+    held = json.loads(path.read_text())["runs"]
+    assert [row["value"] for row in held] == [0, "another's"]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +273,7 @@ def test_ctrl_c_and_sigterm_keep_what_is_done_and_leave_nothing(tmp_path, signum
 
 
 @pytest.mark.slow(8)
-@pytest.mark.parametrize("seconds", [0.3, 2.5, 4])
+@pytest.mark.parametrize("seconds", [0.5, 2.5, 4])
 def test_ctrl_c_in_the_first_seconds_is_a_line_too(tmp_path, seconds):
     run = begin(tmp_path)
     time.sleep(seconds)

@@ -1,5 +1,6 @@
 """The command line: ``vitutils COMMAND ...``, or ``python -m vitutils COMMAND ...``."""
 
+import atexit
 import importlib
 import os
 import signal
@@ -37,6 +38,8 @@ def start(
         command = importlib.import_module(module).main
         for stop, handler in zip(stops, before, strict=True):
             signal.signal(stop, handler)
+        # What Python does at its end takes a second, and is on its way already.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         return command(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)

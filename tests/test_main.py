@@ -1,0 +1,76 @@
+"""The command's first and last seconds: Ctrl-C at any time is a line."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from vitutils.__main__ import start
+
+STOPS = [signal.SIGINT, signal.SIGTERM]
+
+
+def begin(folder, *words):
+    """Start a Python in a folder, as a shell does for who may press Ctrl-C."""
+    return subprocess.Popen(
+        [sys.executable, *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell starts background jobs with Ctrl-C ignored, and tests inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+def end_of(folder, module, signum):
+    """Return (status, stderr) of a command of a module that is sent a signal."""
+    kill = f"import os, time\ndef kill(): os.kill(os.getpid(), {int(signum)})\n"
+    (folder / "asks.py").write_text(kill + module)
+    code = "from vitutils.__main__ import start; raise SystemExit(start('asks'))"
+    process = begin(folder, "-c", code)
+    _, words = process.communicate(timeout=30)
+    return process.returncode, words
+
+
+@pytest.mark.parametrize("signum", STOPS)
+def test_a_signal_during_the_import_is_a_line(tmp_path, signum):
+    module = "try:\n    kill(); time.sleep(9)\nexcept BaseException:\n    os._exit(3)"
+    assert end_of(tmp_path, module, signum) == (130, "stopped\n")
+
+
+def test_ctrl_c_where_python_ends_changes_nothing(tmp_path):
+    module = "import atexit; atexit.register(lambda: (kill(), time.sleep(0.1)))\n"
+    module += "def main(arguments): return 7"
+    assert end_of(tmp_path, module, signal.SIGINT) == (7, "")
+
+
+def test_ctrl_c_in_a_command_is_a_line_and_other_handlers_come_back(
+    monkeypatch, capsys
+):
+    def stopped(arguments):
+        assert arguments == ["a"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "stopped", SimpleNamespace(main=stopped))
+    before = [signal.getsignal(s) for s in STOPS]
+    assert start("stopped", ["a"], stopped="that is all") == 130
+    assert capsys.readouterr().err == "that is all\n"
+    assert [signal.getsignal(s) for s in STOPS] == before
+
+
+@pytest.mark.slow(5)
+@pytest.mark.parametrize("seconds", [0.5, 1.5, 3, 4.5])
+def test_training_is_stopped_in_a_line_at_any_time(tmp_path, seconds):
+    words = ["train", "fashion_mnist", "--device", "cpu", "--folder", "run"]
+    process = begin(tmp_path, "-m", "vitutils", *words)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    _, words = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert words.startswith("stopped") and words.count("\n") == 1
