@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
@@ -548,5 +549,33 @@ def test_a_state_without_a_setup_does_not_go_on_with_one(data, tmp_path):
     last = tmp_path / "last.pt"
     save_state(load_state(last) | {"settings": {}}, last)
     run = FolderRun(tmp_path, resume=True, setup={"crop": "flip"})
-    with pytest.raises(ValueError, match=r"has crop None, not flip: .*another folder"):
+    with pytest.raises(ValueError, match="has crop None, not flip: resume it"):
         fit(small_vit(), data, run=run, **SHORT)
+
+
+def test_curves_have_numbers_by_step_and_say_from_where_they_count_anew(tmp_path):
+    from tensorboard.backend.event_processing import event_file_loader
+    from tensorboard.compat.proto.event_pb2 import SessionLog
+
+    def said(event):
+        if not event.summary.value:
+            return event.step, event.file_version or event.session_log.status
+        (number,) = event.summary.value
+        return event.step, number.tag, number.simple_value
+
+    files = []
+    for name, since in (("first", {}), ("again", {"since": 1})):
+        (tmp_path / name).mkdir()
+        curves = Curves(tmp_path / name, **since)
+        curves.add("loss", 0.5, 1)
+        curves.add("rate", 0.25, 2)
+        curves.close()
+        with pytest.raises(ValueError, match="closed file"):
+            curves.add("loss", 0.5, 3)
+        loader = event_file_loader.LegacyEventFileLoader(str(curves.path))
+        events = [*loader.Load()]
+        assert all(abs(event.wall_time - time.time()) < 60 for event in events)
+        files.append([said(event) for event in events])
+    numbers = [(1, "loss", 0.5), (2, "rate", 0.25)]
+    version, start = (0, "brain.Event:2"), (1, SessionLog.START)
+    assert files == [[version, *numbers], [version, start, *numbers]]

@@ -27,6 +27,7 @@ from vitutils.pretrained import (
     convert,
     load_pretrained,
     rename,
+    renormalize,
     resize_positions,
 )
 from vitutils.vit import VisionTransformer
@@ -703,3 +704,21 @@ def test_the_digits_are_as_their_page_says(root):
     assert (len(counts), counts.min(), counts.max()) == (10, 174, 183)
     page = (root / "data/digits/README.md").read_text(encoding="utf-8")
     assert all(words in page for words in ("1,797", "174 to 183", "CC BY 4.0"))
+
+
+def test_a_model_that_takes_images_normalized_otherwise_answers_as_before():
+    model = drawn(VisionTransformer(embed_dim=24, depth=1, num_heads=3, **SMALL))
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    def normalized(mean, std):
+        mean, std = (torch.tensor(values).view(3, 1, 1) for values in (mean, std))
+        return (pixels - mean) / std
+
+    old = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    new = (0.1, 0.0, 0.7), (1.0, 0.5, 0.25)
+    with torch.no_grad():
+        expected = model(normalized(*old))
+    renormalize(model, old=old, new=new)
+    assert all(p.requires_grad for p in model.parameters())
+    with torch.no_grad():
+        close(model(normalized(*new)), expected)
