@@ -932,7 +932,7 @@ def test_a_large_step_is_resumed_with_its_own_average_and_precision(data, tmp_pa
 
 
 def test_an_averaged_run_that_is_cut_resumes_to_the_same_bits(data, tmp_path):
-    """With a loss scale and an average of BatchNorm's statistics, too."""
+    """With an average of the weights, and of BatchNorm's statistics."""
 
     def net():
         torch.manual_seed(0)
