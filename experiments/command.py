@@ -7,7 +7,6 @@ Ctrl-C and SIGTERM end a study, with status 130.
 
 import argparse
 import shlex
-import signal
 import sys
 from collections.abc import Sequence
 
@@ -40,14 +39,11 @@ def main(arguments: Sequence[str]) -> int:
         parser.error(f"--data is not for {options.study}, whose data is Fashion-MNIST")
     command = shlex.join(["python", "-m", "experiments", *arguments])
     perform = MODULES[options.study].perform
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         path = perform(options.study, command=command, workers=options.workers, **more)
     except ERRORS as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
-    finally:
-        signal.signal(signal.SIGTERM, before)
     print(f"recorded in {path}")
     return 0
 

@@ -44,6 +44,16 @@ def test_a_signal_during_the_import_is_a_line(tmp_path, signum):
     assert end_of(tmp_path, module, signum) == (130, "stopped\n")
 
 
+@pytest.mark.parametrize("signum", STOPS)
+def test_a_signal_to_a_command_is_a_line_and_it_clears_up(tmp_path, signum):
+    module = (
+        "def main(arguments):\n    try:\n        kill(); time.sleep(9)\n"
+        "    finally:\n        open('cleared', 'w').close()\n"
+    )
+    assert end_of(tmp_path, module, signum) == (130, "stopped\n")
+    assert (tmp_path / "cleared").exists()
+
+
 def test_ctrl_c_where_python_ends_changes_nothing(tmp_path):
     module = "import atexit; atexit.register(lambda: (kill(), time.sleep(0.1)))\n"
     module += "def main(arguments): return 7"

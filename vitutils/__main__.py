@@ -20,30 +20,32 @@ def start(
     Args:
         module: its dotted name.
         arguments: what its ``main`` takes; None: this process's own.
-        stopped: what to say after Ctrl-C.
+        stopped: what to say after Ctrl-C, or SIGTERM.
 
     Returns:
-        The exit status: that of ``main``, or 130 after Ctrl-C.
+        The exit status: that of ``main``, or 130 if it was stopped.
     """
 
     def end(signum, frame):
         os.write(2, f"{stopped}\n".encode())
         os._exit(130)
 
+    # An import takes seconds, and may make any error of a KeyboardInterrupt. There is
+    # nothing to clear up yet.
+    before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
-        # An import takes seconds, and may make any error of a KeyboardInterrupt. There
-        # is nothing to clear up yet.
-        stops = signal.SIGINT, signal.SIGTERM
-        before = [signal.signal(stop, end) for stop in stops]
         command = importlib.import_module(module).main
-        for stop, handler in zip(stops, before, strict=True):
-            signal.signal(stop, handler)
+        signal.signal(signal.SIGINT, before[signal.SIGINT])
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         # What Python does at its end takes a second, and is on its way already.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         return command(sys.argv[1:] if arguments is None else arguments)
     except KeyboardInterrupt:
         print(stopped, file=sys.stderr)
         return 130
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
