@@ -223,9 +223,9 @@ class Run:
         yield
 
     def timed(self, batches: Iterable) -> Iterator:
-        """Yield batches; count the seconds of steps, and of waiting for batches."""
+        """Yield batches; count the seconds of waiting for them."""
         batches, done = iter(batches), object()
-        start = time.perf_counter()
+        self.since = time.perf_counter()  # the end of the last step
         while True:
             asked = time.perf_counter()
             batch = next(batches, done)
@@ -233,9 +233,6 @@ class Run:
             if batch is done:
                 return
             yield batch
-            now = time.perf_counter()
-            self.stepping += now - start
-            start = now
 
     def check(self, loss: float, name: str = "loss") -> float:
         """Return the loss of a batch, or raise an error that names the step."""
@@ -249,7 +246,10 @@ class Run:
         return loss
 
     def end_step(self, loss: float) -> None:
-        """Count a step."""
+        """Count a step, and its seconds."""
+        now = time.perf_counter()
+        self.stepping += now - self.since
+        self.since = now
         left = len(self.settings["data"].train) - self.images
         images = min(self.settings["batch_size"], left)
         self.step += 1
