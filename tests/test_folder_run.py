@@ -105,7 +105,12 @@ def test_a_run_that_has_not_begun_leaves_no_folder(tmp_path):
     folder = tmp_path / "runs" / "one"
     with pytest.raises(ValueError, match="no data"), FolderRun(folder).owned():
         raise ValueError("no data")
-    assert not folder.exists()
+    assert [*tmp_path.iterdir()] == []
+    kept = tmp_path / "mine"
+    kept.mkdir()
+    with pytest.raises(ValueError, match="no data"), FolderRun(kept).owned():
+        raise ValueError("no data")
+    assert [*tmp_path.rglob("*")] == [kept]
 
 
 # ---- what a run goes on with ----

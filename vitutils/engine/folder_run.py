@@ -71,7 +71,8 @@ class FolderRun(Run):
                 if [*self.folder.glob("*")] == [lock]:  # the run has not begun
                     with suppress(OSError):
                         lock.unlink()
-                        self.folder.rmdir()
+                        for folder in self.made:
+                            folder.rmdir()
                 self.lock.release()
 
     def claim(self) -> None:
@@ -79,6 +80,8 @@ class FolderRun(Run):
         if self.lock.is_locked:
             self.lock.acquire()
             return
+        above = [self.folder, *self.folder.parents]
+        self.made = [folder for folder in above if not folder.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
             self.lock.acquire()
