@@ -113,6 +113,28 @@ def test_a_run_that_has_not_begun_leaves_no_folder(tmp_path):
     assert [*tmp_path.rglob("*")] == [kept]
 
 
+def test_a_run_that_ends_between_its_first_files_goes_on(data, tmp_path, monkeypatch):
+    """The best model of the first epoch is there, and no state of that epoch."""
+
+    def die(*_):
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="no space"):
+        patch.setattr(FolderRun, "keep_model", keep_and(die))
+        fit(small_vit(), data, run=FolderRun(tmp_path), **SHORT)
+    assert {path.name for path in tmp_path.glob("*.[ps]*")} == {*FILES[:2]}
+    whole, resumed = small_vit(), small_vit()
+    fit(whole, data, **SHORT)
+    fit(resumed, data, run=FolderRun(tmp_path, resume=True), **SHORT)
+    assert same_weights(whole, resumed)
+
+
+def keep_and(then):
+    """Return what keeps a run's model, and then does something."""
+    keep = FolderRun.keep_model
+    return lambda run: then(keep(run))
+
+
 # ---- what a run goes on with ----
 
 
@@ -199,8 +221,9 @@ def test_a_gradient_that_is_not_finite_ends_the_run_before_it_is_kept(data, tmp_
     assert same_weights(whole, resumed)
 
 
-def test_a_full_disk_is_named_with_the_file(data, tmp_path):
+def test_a_full_disk_is_named_with_the_file(data, tmp_path, monkeypatch):
     """A limit on the size of files is as good as a disk that is full."""
+    monkeypatch.setattr(FolderRun, "save", lambda run: None)  # the curves' turn
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
@@ -464,7 +487,7 @@ def test_a_second_ctrl_c_ends_one_process_at_once_and_several_after_the_step(
             **SHORT,
         )
     assert str(error.value).startswith("stopped after step 3" if count == 2 else "")
-    assert (tmp_path / "last.pt").exists() == (count == 2)
+    assert load_state(tmp_path / "last.pt")["step"] == (3 if count == 2 else 1)
 
 
 def test_the_bar_shows_images_and_goes_on_where_it_was(data, tmp_path, monkeypatch):

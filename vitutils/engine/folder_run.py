@@ -1,5 +1,6 @@
 """A run that is kept in a folder: how it stops, goes on, and shows what it does."""
 
+import math
 import signal
 import threading
 import time
@@ -176,7 +177,9 @@ class FolderRun(Run):
             # None: in terminals only
             disable=None if settings["progress"] and self.keeps else True,
         )
-        self.saved, began = time.perf_counter(), self.step
+        began = self.step
+        # The first step is saved: a best model without a state could not go on.
+        self.saved = time.perf_counter() if began else -math.inf
         with stop_between_steps() as self.asked, self.bar:
             try:
                 yield
