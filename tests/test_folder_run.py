@@ -1,5 +1,6 @@
 """A run owns its folder, and goes on with what it was made from alone."""
 
+import math
 import resource
 import shutil
 import signal
@@ -8,8 +9,10 @@ import sys
 import time
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -26,6 +29,7 @@ from vitutils.engine import folder_run as run_module
 from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
 from vitutils.engine.curves import Curves
 from vitutils.engine.folder_run import FolderRun
+from vitutils.engine.large_step import LargeStep
 from vitutils.train import Step, fit
 
 FILES = ("last.pt", "best.safetensors", "result.json")
@@ -158,6 +162,90 @@ def test_other_images_labels_or_classes_are_no_way_on(data, tmp_path):
             fit(small_vit(), other, run=FolderRun(tmp_path, resume=True), **SHORT)
     assert snapshot(tmp_path) == before
     fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+
+
+def test_a_run_that_was_refused_is_refused_again(data, tmp_path):
+    """Also within one hold on the folder, where what it holds is read once."""
+    before = writable_run(tmp_path, data)
+    run = FolderRun(tmp_path, resume=True)
+    with run.owned():
+        for _ in range(2):
+            with pytest.raises(ValueError, match="has lr"):
+                fit(small_vit(), data, run=run, **SHORT | {"lr": 0.5})
+    assert snapshot(tmp_path) == before
+
+
+def test_a_folder_stays_the_same_where_the_process_goes_elsewhere(
+    data, tmp_path, monkeypatch
+):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    before = writable_run(tmp_path / "there" / "run", data)
+    monkeypatch.chdir(tmp_path / "here")
+    run = FolderRun("run")
+    with run.owned():
+        monkeypatch.chdir(tmp_path / "there")
+        fit(small_vit(), data, run=run, **SHORT)
+    assert snapshot(tmp_path / "there" / "run") == before
+    assert (tmp_path / "here" / "run" / "last.pt").exists()
+
+
+def test_numbers_of_numpy_are_settings_like_others(data, tmp_path):
+    """As from a sweep over np.logspace, for a run that is to go on."""
+    data.classes = np.array(["left", "right"])
+    odd = {"lr": np.float64(1.5e-2), "seed": np.int64(3)}
+    whole, resumed = small_vit(), small_vit()
+    fit(whole, data, **SHORT | {"seed": 3})
+    with pytest.raises(KeyboardInterrupt):
+        loss_fn = stopping(9, interrupt)
+        run = FolderRun(tmp_path, setup={"from": tmp_path})
+        fit(small_vit(), data, run=run, loss_fn=loss_fn, **SHORT | odd)
+    run = FolderRun(tmp_path, resume=True, setup={"from": str(tmp_path)})
+    fit(resumed, data, run=run, **SHORT | {"seed": 3})
+    assert same_weights(whole, resumed)
+
+
+def test_other_parameters_that_learn_are_no_way_on(data, tmp_path):
+    def frozen(name):
+        model = small_vit()
+        model.get_parameter(name).requires_grad_(False)
+        return model
+
+    fit(frozen("head.bias"), data, run=FolderRun(tmp_path), **SHORT)
+    run = FolderRun(tmp_path, resume=True)
+    with pytest.raises(ValueError, match="has learning parameters"):
+        fit(frozen("encoder.norm.bias"), data, run=run, **SHORT)
+    run = FolderRun(tmp_path, resume=True)
+    fit(frozen("head.bias"), data, run=run, **SHORT)
+
+
+@pytest.mark.parametrize("clip_norm", [1.0, math.inf])
+def test_in_fp16_a_gradient_that_no_scale_helps_ends_the_run(
+    data, tmp_path, monkeypatch, clip_norm
+):
+    """One that overflows now and then is left out, and the run goes on."""
+    monkeypatch.setattr(run_module, "SAVE_EVERY", 0)
+    bad = set()
+    steps = []
+
+    def loss_fn(logits, labels, images):
+        steps.append(1)
+        loss = nn.functional.cross_entropy(logits, labels)
+        return loss + (0 * logits.sum()).sqrt() if len(steps) in bad else loss
+
+    half = partial(LargeStep, precision="fp16")
+    settings = SETTINGS | {"epochs": 6, "clip_norm": clip_norm}
+    more = {"loss_fn": loss_fn, "step": half, **settings}
+    bad |= {1, 2, 9}
+    model = small_vit()
+    fit(model, data, run=FolderRun(tmp_path / "now and then"), **more)
+    assert all(value.isfinite().all() for value in model.state_dict().values())
+    bad |= {*range(100)}
+    steps.clear()
+    with pytest.raises(FloatingPointError, match="the gradient is nan at step 2"):
+        fit(small_vit(), data, run=FolderRun(tmp_path / "always"), **more)
+    kept = load_state(tmp_path / "always" / "last.pt")["model"]
+    assert all(value.isfinite().all() for value in kept.values())
 
 
 def test_a_best_model_that_is_gone_is_missed_at_the_start(data, tmp_path):

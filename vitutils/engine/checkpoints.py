@@ -7,10 +7,11 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 from glob import escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 from zipfile import ZipFile
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
@@ -163,7 +164,20 @@ def model_class(dotted_name: str) -> type[nn.Module] | None:
 
 def save_state(state: dict[str, Any], path: str | Path) -> None:
     """Write a run's state (a dict of tensors, numbers and strings) whole or not."""
-    write_atomically(path, lambda part: torch.save(state, part))
+    write_atomically(path, lambda part: torch.save(plain(state), part))
+
+
+def plain(value: Any) -> Any:
+    """Return a value with Python's numbers for NumPy's, which are pickled as code."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, PurePath):
+        return str(value)
+    if type(value) is dict:
+        return {plain(key): plain(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(map(plain, value))
+    return value
 
 
 def load_state(path: str | Path) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vitutils import processes
-from vitutils.engine.checkpoints import load_state, save_model, save_state
+from vitutils.engine.checkpoints import load_state, plain, save_model, save_state
 from vitutils.engine.curves import Curves
 from vitutils.train import Evaluation, Run, Step
 
@@ -28,16 +29,17 @@ class FolderRun(Run):
 
     The folder gets the best model by validation accuracy (``best.safetensors``; before
     the first validation, the model as it is), the state to resume from (``last.pt``,
-    after each epoch and every ten minutes), and TensorBoard's curves. Where several
-    processes train, the first one keeps the files. Ctrl-C, or SIGTERM, ends the run
-    when the step is done and saved; a second Ctrl-C ends it at once. The folder is
-    locked (``.lock``) while ``fit`` is at work: one run at a time may use it.
+    after the first step, each epoch and every ten minutes), and TensorBoard's curves.
+    Where several processes train, the first one keeps the files. Ctrl-C, or SIGTERM,
+    ends the run when the step is done and saved; a second Ctrl-C ends it at once. The
+    folder is locked (``.lock``) while ``fit`` is at work: one run at a time may use it.
 
     Args:
         folder: of this run.
         resume: go on with the run in the folder, if there is one.
-        setup: plain values by name that a resumed run must share too, as what
-            ``loss_fn`` was made from. The images and labels are compared anyway.
+        setup: plain values by name that a resumed run must share too. Arguments of
+            ``fit``, images and labels are compared anyway; what no value tells is not,
+            as a loss, an augmentation or a model's code: name those here.
 
     Raises:
         FileExistsError: the folder holds files of a run, and ``resume`` is False; or
@@ -52,7 +54,11 @@ class FolderRun(Run):
         self, folder: str | Path, *, resume: bool = False, setup: dict | None = None
     ) -> None:
         super().__init__()
-        self.folder, self.resume, self.setup = Path(folder), resume, setup or {}
+        self.folder, self.resume, self.setup = (
+            Path(folder).absolute(),
+            resume,
+            setup or {},
+        )
         self.keeps = processes.rank() == 0
         self.best = -1.0
         self.lock, self.state = FileLock(self.folder / ".lock", timeout=0), None
@@ -148,7 +154,7 @@ class FolderRun(Run):
         self.parts, self.model = step.stateful(), step.measured
         self.shared = shared_settings(step, settings, self.setup)
         processes.expect_same(self.shared)
-        state, self.state = processes.ask_first(lambda: self.state), None
+        state = processes.ask_first(lambda: self.state)
         if state is None:
             return
         self.compare(state["settings"], self.shared)
@@ -162,6 +168,7 @@ class FolderRun(Run):
             ) from error
         for name in COUNTERS:
             setattr(self, name, state[name])
+        self.state = None  # it may be large
 
     @contextmanager
     def watched(self, settings: dict) -> Iterator[None]:
@@ -264,17 +271,21 @@ def shared_settings(step: Step, settings: dict, setup: dict) -> dict:
     config = getattr(step.model, "config", None)
     model = {"model": type(step.model).__name__}
     model |= {"config": config if isinstance(config, dict) else {}}
+    learning = [name for name, p in step.model.named_parameters() if p.requires_grad]
+    model |= {"learning parameters": sha256(repr(learning).encode()).hexdigest()[:16]}
     contents = {
         "classes": [*getattr(data, "classes", ())],
         "training images": data.train.digest(),
         "validation images": data.validation.digest(),
     }
-    return {
-        "recipe": recipe | step.settings,
-        "model": model,
-        "data": contents,
-        "setup": setup,
-    }
+    return plain(
+        {
+            "recipe": recipe | step.settings,
+            "model": model,
+            "data": contents,
+            "setup": setup,
+        }
+    )
 
 
 @contextmanager

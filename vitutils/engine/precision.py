@@ -1,6 +1,5 @@
 """Mixed precision: compute in 16 bits where that pays, keep weights in 32."""
 
-import math
 from contextlib import AbstractContextManager
 from typing import Literal
 
@@ -8,6 +7,7 @@ import torch
 from torch import Tensor
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
+SMALLEST_SCALE = 1e-3  # of fp16's loss; it begins at 65,536 and is halved
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -51,12 +51,15 @@ class MixedPrecision:
         """Step down the gradient, clipped to ``clip_norm``.
 
         Returns:
-            The norm before that; in fp16, where a step whose gradient is not finite is
-            left out, 0 of that.
+            The norm before that. In fp16 a step whose gradient overflows is left out,
+            and the loss scaled less: its norm is 0, until the scale is so small that
+            no scale would help.
         """
         self.scaler.unscale_(optimizer)
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         norm = torch.nn.utils.clip_grad_norm_(parameters, clip_norm).item()
+        scale = self.scaler.get_scale()
         self.scaler.step(optimizer)
         self.scaler.update()
-        return norm if math.isfinite(norm) or not self.scaler.is_enabled() else 0.0
+        left_out = SMALLEST_SCALE < self.scaler.get_scale() < scale
+        return 0.0 if left_out else norm
