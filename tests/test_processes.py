@@ -1,4 +1,4 @@
-"""Several real processes train as one would: torchrun on the CPU."""
+"""Several processes train as one would: forked ones, and torchrun's, on the CPU."""
 
 import json
 import multiprocessing
@@ -17,6 +17,7 @@ import torch
 from test_train import SETTINGS, bright_halves, small_vit
 
 from vitutils import processes
+from vitutils.cli.train import told_before_the_end
 from vitutils.data import augmentation
 from vitutils.engine.checkpoints import load_model, load_state
 from vitutils.engine.folder_run import FolderRun
@@ -26,91 +27,43 @@ from vitutils.train import fit
 
 pytestmark = pytest.mark.xdist_group("processes")  # they share two runs
 
-# The images and models of test_train, and no random draw that the number of parts
-# would change.
-PROGRAM = """
-import json, os, signal, sys, time
-from dataclasses import replace
-from functools import partial
-from types import SimpleNamespace
-sys.path[:0] = [{tests!r}]
-import torch
-from test_train import bright_halves, small_vit
-from vitutils import processes
-from vitutils.data import augmentation
-from vitutils.data.augmentation import mixing
-from vitutils.cli.train import told_before_the_end
-from vitutils.engine.folder_run import FolderRun
-from vitutils.engine.large_step import LargeStep, evaluate_together
-from vitutils.engine.precision import MixedPrecision
-from vitutils.train import fit
 
-torch.set_num_threads(1)
-folder, settings = sys.argv[1], json.loads(sys.argv[2])
-dies, random = settings.pop("dies", None), settings.pop("random", False)
-linger, resume = settings.pop("linger", 0), settings.pop("resume", False)
-odd = settings.pop("odd", {{}})  # of the second process alone
-odd = odd if os.environ.get("RANK") == "1" else {{}}
-settings |= {{k: odd[k] for k in odd if k != "data"}}
-large = {{k: settings.pop(k) for k in ("average", "accumulate") if k in settings}}
-data = SimpleNamespace(train=bright_halves(101, 0), validation=bright_halves(51, 1))
-if "data" in odd:
-    data.train = bright_halves(101, odd["data"])
-seen = []
-if random:
-    data.train = replace(data.train, augment=augmentation.shift_and_flip)
-    large["mix"] = mixing(2, mixup=0.8, cutmix=1.0)
-model = small_vit(dropout=0.1 if random else 0.0)
+def trained(folder, *, stop=None, linger=0, resume=False):
+    """Train with no random draw that the number of parts would change.
 
-def loss_fn(logits, labels, images):
-    seen.extend(images.flatten(1).sum(1).tolist())
-    if dies and processes.rank() == dies["rank"] and len(seen) > dies["after"]:
-        os.kill(os.getpid(), getattr(signal, dies["signal"]))
-    return torch.nn.functional.cross_entropy(logits, labels)
+    Args:
+        folder: the run's.
+        stop: (rank, images, signal): after so many that one sends itself a signal.
+        linger: seconds between an error and its message.
+        resume: whether to go on with the folder's run.
 
-with processes.joined(), told_before_the_end():
+    Returns:
+        The weights, the history, what was seen, and what evaluation found.
+    """
+    data = SimpleNamespace(train=bright_halves(101, 0), validation=bright_halves(51, 1))
+    model, seen = small_vit(dropout=0.0), []
+
+    def loss_fn(logits, labels, images):
+        seen.extend(images.flatten(1).sum(1).tolist())
+        if stop and processes.rank() == stop[0] and len(seen) > stop[1]:
+            os.kill(os.getpid(), stop[2])
+        return torch.nn.functional.cross_entropy(logits, labels)
+
+    run, settings = FolderRun(folder, resume=resume), SETTINGS | {"epochs": 3}
     try:
-        history = fit(model, data, loss_fn=loss_fn, device="cpu", batch_size=16,
-                      lr=1.5e-2, progress=False, step=partial(LargeStep, **large),
-                      run=FolderRun(folder, resume=resume), **settings)
-    except ValueError as error:
-        sys.exit(f"process {{processes.rank()}}: {{error}}")
+        history = fit(model, data, step=LargeStep, run=run, loss_fn=loss_fn, **settings)
     except BaseException:
         time.sleep(linger)  # torchrun's SIGTERM comes before the message
         raise
     amp = MixedPrecision("fp32", torch.device("cpu"))
     found = evaluate_together(model, data.validation, amp)
-    rank = processes.rank()
-    torch.save({{"weights": model.state_dict(), "seen": seen, "history": history,
-                "logits": found.logits, "labels": found.labels}},
-               f"{{folder}}-{{rank}}.pt")
-"""
-
-
-def command(folder, *, world, **settings):
-    program = folder.parent / "program.py"
-    program.write_text(PROGRAM.format(tests=os.path.dirname(__file__)))
-    run = [sys.executable]
-    if world > 1:
-        run += [
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc-per-node={world}",
-        ]
-    return [*run, str(program), str(folder), json.dumps(settings)]
-
-
-def train(folder, *, world, **settings):
-    """Run the program to its end; return what each process saved."""
-    done = subprocess.run(
-        command(folder, world=world, **settings),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return [torch.load(f"{folder}-{rank}.pt") for rank in range(world)]
+    return {
+        "weights": model.state_dict(),
+        "history": history,
+        "seen": seen,
+        "logits": found.logits,
+        "labels": found.labels,
+    }
 
 
 def assert_same(a, b, **tolerance):
@@ -127,21 +80,48 @@ def assert_same(a, b, **tolerance):
         torch.testing.assert_close(found, value, **tolerance)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def one(tmp_path_factory):
     """A run of one process."""
-    folder = tmp_path_factory.mktemp("one") / "run"
-    return train(folder, world=1, epochs=3)[0]
+    return trained(tmp_path_factory.mktemp("one") / "run")
 
 
-@pytest.fixture(scope="module")
+# ---- torchrun ----
+
+
+def torchrun(program, *arguments):
+    """Let torchrun start two processes of a program; return what came of them."""
+    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    return subprocess.run(
+        [*run, "--nproc-per-node=2", program, *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def train_two(folder, **options):
+    """Run this file itself as two processes."""
+    return torchrun(__file__, folder, json.dumps(options))
+
+
+def main(folder, options):
+    with processes.joined(), told_before_the_end():
+        found = trained(folder, **json.loads(options))
+        torch.save(found, f"{folder}-{processes.rank()}.pt")
+
+
+@pytest.fixture(scope="session")
 def two(tmp_path_factory):
     """The same run of two processes."""
     folder = tmp_path_factory.mktemp("two") / "run"
-    return folder, train(folder, world=2, epochs=3)
+    done = train_two(folder)
+    assert done.returncode == 0, done.stderr
+    return folder, [torch.load(f"{folder}-{rank}.pt") for rank in range(2)]
 
 
-@pytest.mark.slow(20)
+@pytest.mark.slow(12)
 def test_two_processes_give_the_weights_of_one(one, two):
     _, (first, second) = two
     assert_same(first, second, atol=0, rtol=0)
@@ -183,51 +163,11 @@ def test_only_the_first_process_writes(two):
     load_model(folder / "best.safetensors")
 
 
-@pytest.mark.slow(15)
-def test_with_all_that_is_random_two_processes_equal_one_in_two_parts(tmp_path):
-    """Crops, mixing and dropout are drawn by part, whoever computes it."""
-    settings = {"epochs": 2, "random": True, "average": 0.9}
-    (alone,) = train(tmp_path / "one", world=1, accumulate=2, **settings)
-    first, second = train(tmp_path / "two", world=2, **settings)
-    assert_same(first, second, atol=0, rtol=0)
-    assert_same(alone, first, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.slow(15)
-@pytest.mark.parametrize("before, after", [(2, 1), (1, 2), (2, 2)])
-def test_a_run_goes_on_with_as_many_processes_or_others(
-    one, two, tmp_path, before, after
-):
-    folder = tmp_path / "run"
-    stop = {"rank": 0, "after": 150 // before, "signal": "SIGTERM"}
-    cut = subprocess.run(
-        command(folder, world=before, epochs=3, dies=stop),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert cut.returncode != 0
-    assert "goes on from" in cut.stderr
-    state = load_state(folder / "last.pt")
-    assert 7 <= state["step"] < 14  # in the second epoch
-    again, *_ = train(folder, world=after, epochs=3, resume=True)
-    if before == after:  # the very bits of the run that was not stopped
-        assert_same(two[1][0], again, atol=0, rtol=0)
-    else:
-        assert_same(one, again, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.slow(15)
+@pytest.mark.slow(13)
 def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path):
     folder = tmp_path / "run"
-    dies = {"rank": 1, "after": 70, "signal": "SIGKILL"}
     start = time.monotonic()
-    done = subprocess.run(
-        command(folder, world=2, epochs=3, dies=dies, linger=2),
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = train_two(folder, stop=(1, 70, signal.SIGKILL), linger=2)
     assert done.returncode != 0
     assert time.monotonic() - start < 120
     assert "SIGKILL" in done.stderr or "exitcode" in done.stderr
@@ -235,8 +175,7 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path)
     assert not list(folder.glob(".*.part"))
     load_model(folder / "best.safetensors")
     assert load_state(folder / "last.pt")["step"] >= 7
-    again, *_ = train(folder, world=1, epochs=3, resume=True)
-    assert_same(one, again, atol=1e-4, rtol=1e-4)
+    assert_same(one, trained(folder, resume=True), atol=1e-4, rtol=1e-4)
 
 
 ALONE = """
@@ -259,52 +198,25 @@ assert threads() == before
 """
 
 
-@pytest.mark.slow(8)
+@pytest.mark.slow(10)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
 def test_no_thread_outlives_the_processes_together(tmp_path):
     """A thread that is left can abort the process as it ends."""
     (tmp_path / "alone.py").write_text(ALONE)
-    run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    done = subprocess.run(
-        [*run, "--nproc-per-node=2", tmp_path / "alone.py"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = torchrun(tmp_path / "alone.py")
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow(8)
+@pytest.mark.slow(9)
 def test_an_error_of_the_first_process_is_raised_in_all(two):
     folder, _ = two
-    done = subprocess.run(
-        command(folder, world=2, epochs=3), capture_output=True, text=True, timeout=300
-    )
+    done = train_two(folder)
     assert done.returncode != 0
     assert done.stderr.count("FileExistsError") >= 2
     assert "resume=True" in done.stderr
 
 
-@pytest.mark.slow(15)
-def test_processes_of_other_data_or_settings_end_by_name(tmp_path):
-    """Where one machine's folder lacks a file, or a command differs."""
-    for odd, said in (
-        ({"data": 5}, "process 1: training images is of SHA-256"),
-        ({"seed": 5}, "process 1: seed is 0 in the first process, and 5 here"),
-    ):
-        settings = {"epochs": 3, "seed": 0, "odd": odd}
-        start = time.monotonic()
-        done = subprocess.run(
-            command(tmp_path / "run", world=2, **settings),
-            capture_output=True,
-            text=True,
-            timeout=100,
-        )
-        assert done.returncode != 0
-        assert time.monotonic() - start < 60
-        assert said in done.stderr
-        assert "process 0: another process has other settings" in done.stderr
-        assert not (tmp_path / "run" / "last.pt").exists()
+# ---- who am I? ----
 
 
 def test_alone_every_question_has_its_plain_answer():
@@ -424,15 +336,16 @@ def test_gradients_are_averaged_at_the_last_part_of_a_step(tmp_path):
     assert second["gradients"] == [[2, 2], [3, 3]]
 
 
-def test_two_processes_take_the_steps_of_one(tmp_path):
+@pytest.mark.parametrize("parts", [1, 2])  # of each process's share of a step
+def test_two_processes_take_the_steps_of_one(tmp_path, parts):
     """With all that is random, an average, and a last batch of one image."""
-    train, validation = bright_halves(33, 0), bright_halves(9, 1)
-    train = replace(train, augment=augmentation.shift_and_flip)
-    data = SimpleNamespace(train=train, validation=validation)
+    images, validation = bright_halves(33, 0), bright_halves(9, 1)
+    images = replace(images, augment=augmentation.shift_and_flip)
+    data = SimpleNamespace(train=images, validation=validation)
     mix = augmentation.mixing(2, mixup=0.8, cutmix=1.0)
     settings = SETTINGS | {"epochs": 2}
 
-    def trained(accumulate):
+    def train(accumulate):
         model = small_vit(dropout=0.1)
         step = partial(LargeStep, average=0.5, mix=mix, accumulate=accumulate)
         history = fit(model, data, step=step, **settings)
@@ -446,8 +359,8 @@ def test_two_processes_take_the_steps_of_one(tmp_path):
             "labels": found.labels,
         }
 
-    alone = trained(accumulate=4)
-    first, second = in_two(tmp_path, lambda rank: trained(accumulate=2))
+    alone = train(accumulate=2 * parts)
+    first, second = in_two(tmp_path, lambda rank: train(accumulate=parts))
     assert_same(first, second, atol=0, rtol=0)
     assert_same(alone, first, atol=1e-4, rtol=1e-4)
     for name in ("losses", "logits", "labels"):
@@ -476,15 +389,53 @@ def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path):
     assert load_state(tmp_path / "run" / "last.pt")["step"] == 3
 
 
-def test_two_processes_of_other_settings_do_not_begin(tmp_path):
-    data = SimpleNamespace(train=bright_halves(64, 0), validation=bright_halves(9, 1))
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2), (2, 2)])
+def test_a_run_goes_on_with_as_many_processes_or_others(tmp_path, before, after):
+    def cut(rank):
+        stop = (0, 150 // before, signal.SIGTERM)
+        with pytest.raises(KeyboardInterrupt, match="goes on from"):
+            trained(tmp_path / "run", stop=stop)
+
+    def go_on(rank):
+        return trained(tmp_path / "run", resume=True)
+
+    def at_once(rank):
+        return trained(tmp_path / "whole")
+
+    in_some = {1: lambda folder, work: [work(0)], 2: in_two}
+    in_some[before](tmp_path, cut)
+    assert 7 <= load_state(tmp_path / "run" / "last.pt")["step"] < 14  # second epoch
+    again, *_ = in_some[after](tmp_path, go_on)
+    whole, *_ = in_some[after](tmp_path, at_once)
+    tolerance = 0 if before == after else 1e-4  # 0: to the very bits
+    assert_same(whole, again, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    ("odd", "said"),
+    [
+        ({"data": 5}, "training images is of SHA-256"),
+        ({"seed": 5}, "seed is 0 in the first process, and 5 here"),
+    ],
+    ids=["data", "settings"],
+)
+def test_two_processes_of_other_data_or_settings_do_not_begin(tmp_path, odd, said):
+    """Where one machine's folder lacks a file, or a command differs."""
 
     def work(rank):
-        run, settings = FolderRun(tmp_path / "run"), SETTINGS | {"seed": rank}
+        own = {"data": 0, "seed": 0} | (odd if rank == 1 else {})
+        train, validation = bright_halves(64, own["data"]), bright_halves(9, 1)
+        data = SimpleNamespace(train=train, validation=validation)
+        run, settings = FolderRun(tmp_path / "run"), SETTINGS | {"seed": own["seed"]}
         with pytest.raises(ValueError) as error:
             fit(small_vit(), data, step=LargeStep, run=run, **settings)
         return str(error.value)
 
-    _, second = in_two(tmp_path, work)
-    assert second == "seed is 0 in the first process, and 1 here"
+    first, second = in_two(tmp_path, work)
+    assert first == "another process has other settings or data than the first"
+    assert second.startswith(said)
     assert not (tmp_path / "run").exists()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
