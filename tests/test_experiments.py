@@ -4,6 +4,7 @@ import json
 import os
 import re
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -17,8 +18,24 @@ from vitutils.data import DATA, load
 SMALL = {"images": 64, "epochs": 1, "augment": "flips"}
 
 
+@cache
+def few_to_measure_on():
+    """Fashion-MNIST with a tenth of its test images."""
+    data = load("fashion_mnist")
+    return replace(data, test=data.test.subset(1000))
+
+
 @pytest.fixture
-def teacher(monkeypatch, tmp_path):
+def few(monkeypatch):
+    """Let the studies measure on few images."""
+    monkeypatch.setattr(experiments, "load", lambda name: few_to_measure_on())
+    experiments.fashion.cache_clear()
+    yield
+    experiments.fashion.cache_clear()
+
+
+@pytest.fixture
+def teacher(few, monkeypatch, tmp_path):
     """A teacher that has hardly learned, kept in a folder of its own."""
     monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path)
     cls, sizes, _ = experiments.TEACHERS["cnn"]
@@ -134,7 +151,7 @@ def test_a_teacher_is_trained_once(teacher, tmp_path):
 
 
 @pytest.mark.slow(3)
-def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images():
+def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images(few):
     results = experiments.train_three(SMALL | {"seed": 0})
     assert results["accuracy"].keys() == {"cnn", "vit", "deit"}
 
