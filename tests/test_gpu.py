@@ -1,12 +1,17 @@
 """benchmarks/gpu.sh on the CPU: every part runs, whatever becomes of the others."""
 
+import io
 import json
 import os
 import subprocess
 import sys
+import tarfile
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,9 +34,27 @@ def gpu(folder, *options, **environment):
     return done.returncode, ends, records
 
 
-@pytest.mark.slow(50)
-def test_each_part_writes_its_record(tmp_path):
-    status, ends, records = gpu(tmp_path, "-k", "fp16")
+@pytest.fixture
+def archive(tmp_path):
+    """A few images in an archive, as CIFAR-10 comes to a machine with a GPU."""
+    draw = np.random.default_rng(0)
+    path, count = tmp_path / "few.tar", {"train": 560, "test": 20}
+    with tarfile.open(path, "w") as archive:
+        for part, kind in product(count, ("cat", "dog")):
+            for number in range(count[part]):
+                pixels, file = draw.integers(256, size=(32, 32, 3)), io.BytesIO()
+                Image.fromarray(pixels.astype(np.uint8)).save(file, "PNG")
+                entry = tarfile.TarInfo(f"few/{part}/{kind}/{number}.png")
+                entry.size = file.tell()
+                file.seek(0)
+                archive.addfile(entry, file)
+    return path
+
+
+@pytest.mark.slow(30)
+def test_each_part_writes_its_record(tmp_path, archive):
+    folder = tmp_path / "out"
+    status, ends, records = gpu(folder, "-k", "fp16", "--data", str(archive))
     assert ends == dict.fromkeys(("tests", "throughput", "cifar10"), "passed")
     assert status == 0
     assert records.keys() == ends.keys()
@@ -46,7 +69,7 @@ def test_each_part_writes_its_record(tmp_path):
     assert len(vit["history"]) == len(deit["history"]) == vit["recipe"]["epochs"]
     assert 0 <= deit["test_accuracy"] <= 1
     # What comes back from a lent machine is few and small files.
-    assert len([*tmp_path.iterdir()]) <= 8
+    assert len([*folder.iterdir()]) <= 8
 
 
 @pytest.mark.slow(10)

@@ -7,6 +7,7 @@ import threading
 import warnings
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -233,7 +234,10 @@ def common_format(
 
 
 def read_images(
-    paths: Sequence[str], channels: int, size: int, transform: Callable | None = None
+    paths: Sequence[str | BytesIO],
+    channels: int,
+    size: int,
+    transform: Callable | None = None,
 ) -> Tensor:
     """Decode images to uint8 (N, C, size, size), several at a time."""
 
@@ -257,7 +261,7 @@ def read_images(
 
 
 def read_image(
-    path: str | Path, channels: int, transform: Callable | None = None
+    path: str | Path | BytesIO, channels: int, transform: Callable | None = None
 ) -> Tensor:
     """Decode an image to uint8 (C, H, W), after a transform of the Pillow image.
 
@@ -271,15 +275,20 @@ def read_image(
     return image if torch.is_tensor(image) else v2.functional.pil_to_tensor(image)
 
 
-def open_image(path: str | Path, mode: str | None = None) -> Image.Image:
+def open_image(path: str | Path | BytesIO, mode: str | None = None) -> Image.Image:
     """Open an image with Pillow; its pixels are read if they are to be "L" or "RGB".
+
+    Args:
+        path: a file's, or what an archive's file holds.
+        mode: "L", "RGB", or None.
 
     Raises:
         RuntimeError: it is no image, is larger than Pillow or ``LONGEST_SIDE`` allow,
             or has not 8 bits a channel, or colors where gray is wanted.
     """
     try:
-        if not os.path.isfile(path):  # opening a pipe waits for somebody to write
+        # Opening a pipe would wait for somebody to write.
+        if not isinstance(path, BytesIO) and not os.path.isfile(path):
             raise ValueError("it is no regular file")
         with OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
