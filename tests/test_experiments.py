@@ -91,7 +91,7 @@ def test_the_search_never_reads_the_test_images():
     assert not {task["seed"] for task in tasks} & set(SEEDS)
 
 
-@pytest.mark.slow(3)
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("method", experiments.METHODS)
 def test_a_student_is_trained_and_measured(teacher, method):
     task = SMALL | {"teacher": teacher, "method": method, "seed": 3}
@@ -108,7 +108,7 @@ def test_a_student_is_trained_and_measured(teacher, method):
     json.dumps(results)
 
 
-@pytest.mark.slow(6)
+@pytest.mark.slow(3)
 def test_methods_and_seeds_make_a_difference(teacher):
     task = SMALL | {"teacher": teacher, "seed": 3}
     answers = [
@@ -123,7 +123,6 @@ def test_methods_and_seeds_make_a_difference(teacher):
     assert len(set(answers)) == 4
 
 
-@pytest.mark.slow(2)
 def test_measures_are_counted_by_hand(teacher):
     split = experiments.fashion("flips").test.subset(700)
     model = experiments.trained_teacher(teacher).model
@@ -150,7 +149,6 @@ def test_a_teacher_is_trained_once(teacher, tmp_path):
     assert all(torch.equal(a, b) for a, b in weights)
 
 
-@pytest.mark.slow(3)
 def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images(few):
     results = experiments.train_three(SMALL | {"seed": 0})
     assert results["accuracy"].keys() == {"cnn", "vit", "deit"}
@@ -191,7 +189,7 @@ def test_every_study_is_one_of_the_command():
     assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, "fashion_mnist"}
 
 
-@pytest.mark.slow(8)
+@pytest.mark.slow(2)
 def test_the_study_of_the_two_models_goes_on_where_it_was_stopped(
     monkeypatch, tmp_path, capsys
 ):

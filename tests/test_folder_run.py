@@ -414,7 +414,7 @@ def test_what_cannot_be_is_said_before_anything_is_left(tmp_path, capsys, words,
     assert not run.exists()
 
 
-@pytest.mark.slow(8)
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("closed", ["1", "2"])
 def test_a_closed_output_does_not_end_a_run(tmp_path, closed):
     data = halves(tmp_path / "halves")
@@ -425,7 +425,7 @@ def test_a_closed_output_does_not_end_a_run(tmp_path, closed):
     assert (tmp_path / "runs" / "halves-vit" / "result.json").exists()
 
 
-@pytest.mark.slow(12)
+@pytest.mark.slow(10)
 def test_of_two_commands_at_once_one_is_refused(tmp_path):
     data, run = halves(tmp_path / "halves"), tmp_path / "run"
     words = [sys.executable, "-m", "vitutils", "train", "--data", str(data), *TINY]

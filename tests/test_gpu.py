@@ -72,7 +72,7 @@ def test_each_part_writes_its_record(tmp_path, archive):
     assert len([*folder.iterdir()]) <= 8
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(14)
 def test_parts_that_fail_cost_the_next_one_nothing(tmp_path):
     limits = {"LIMIT_THROUGHPUT": "1", "LIMIT_CIFAR10": "1"}
     status, ends, records = gpu(tmp_path, "-k", "no_such_test", **limits)

@@ -396,7 +396,7 @@ def load_cifar(folder, archive):
         return load("cifar10", root=path.parent)
 
 
-@pytest.mark.slow(4)
+@pytest.mark.slow(3)
 @each
 @given(drawn=st.data())
 def test_an_archive_is_unpacked_or_refused(tmp_path, cifar, drawn):

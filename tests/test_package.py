@@ -160,7 +160,7 @@ def test_the_wheel_holds_every_file_of_the_package(installed, root):
     assert f"vitutils-{vitutils.__version__}-" in installed.wheel.name
 
 
-@pytest.mark.slow(7)
+@pytest.mark.slow(5)
 def test_every_module_imports_from_the_wheel(installed, root, tmp_path):
     done = installed.run("python", "-c", EVERY_MODULE, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -173,7 +173,7 @@ def test_every_module_imports_from_the_wheel(installed, root, tmp_path):
     assert Path(where.stdout).is_relative_to(installed.scripts.parent)
 
 
-@pytest.mark.slow(11)
+@pytest.mark.slow(10)
 def test_the_command_trains_from_an_empty_folder(installed, root, tmp_path):
     short = ["--epochs", "1", "--images", "500"]
     places = ["--root", root / "data", "--folder", "out"]
@@ -185,7 +185,7 @@ def test_the_command_trains_from_an_empty_folder(installed, root, tmp_path):
     assert {"best.safetensors", "last.pt", "result.json"} <= names
 
 
-@pytest.mark.slow(6)
+@pytest.mark.slow(4)
 def test_the_command_says_in_a_sentence_where_data_is_to_come_from(installed, tmp_path):
     done = installed.run("vitutils", "train", "fashion_mnist", folder=tmp_path)
     assert done.returncode != 0

@@ -113,7 +113,7 @@ def none_left(session):
     return False
 
 
-@pytest.mark.slow(5)
+@pytest.mark.slow(8)
 def test_every_task_is_recorded_in_order_with_where_it_ran(tmp_path):
     path = tmp_path / "results" / "study.json"
     done = {"task": TASKS[2], "value": "kept", "threads": 1, "seconds": 0}
@@ -217,7 +217,7 @@ def other_bytes(draw):
     return REAL[:start] + draw(st.binary(max_size=20)) + REAL[stop:]
 
 
-@pytest.mark.slow(6)
+@pytest.mark.slow(8)
 @settings(
     max_examples=600,
     derandomize=True,
@@ -244,7 +244,7 @@ def test_a_changed_record_is_read_or_refused_in_a_line(tmp_path, content):
 # ---- what ends ----
 
 
-@pytest.mark.slow(8)
+@pytest.mark.slow(13)
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_sigterm_keep_what_is_done_and_leave_nothing(tmp_path, signum):
     run, path = begin(tmp_path), tmp_path / "study.json"
@@ -260,7 +260,7 @@ def test_ctrl_c_and_sigterm_keep_what_is_done_and_leave_nothing(tmp_path, signum
     assert os.listdir(tmp_path) == ["study.json"]
 
 
-@pytest.mark.slow(8)
+@pytest.mark.slow(4)
 @pytest.mark.parametrize("seconds", [0.5, 2.5, 4])
 def test_ctrl_c_in_the_first_seconds_is_a_line_too(tmp_path, seconds):
     run = begin(tmp_path)
@@ -271,7 +271,7 @@ def test_ctrl_c_in_the_first_seconds_is_a_line_too(tmp_path, seconds):
     assert await_that(lambda: none_left(run.pid), seconds=5)
 
 
-@pytest.mark.slow(8)
+@pytest.mark.slow(10)
 def test_workers_end_with_the_process_that_began_them(tmp_path):
     run = begin(tmp_path)
     assert await_that((tmp_path / "study.json").exists)
@@ -279,7 +279,7 @@ def test_workers_end_with_the_process_that_began_them(tmp_path):
     assert await_that(lambda: run.poll() is not None and none_left(run.pid), seconds=5)
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(13)
 @pytest.mark.timeout(100)
 def test_a_process_that_is_killed_ends_the_study_and_the_same_call_goes_on(tmp_path):
     path, run = tmp_path / "study.json", partial(deadly, folder=tmp_path)

@@ -244,7 +244,7 @@ def test_a_venv_that_broke_is_mended_by_the_next_make(small, index):
     assert make("-q", word, cwd=small, env=index).returncode == 0
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(5)
 def test_a_set_up_that_was_stopped_is_done_by_the_next_one(small, index):
     words = ["make", "--no-print-directory", ".venv/.installed"]
     quiet = dict(stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

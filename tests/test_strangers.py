@@ -235,7 +235,7 @@ def opened(path):
     loaded(partial(load_pretrained, num_heads=2), path)
 
 
-@pytest.mark.slow(6)
+@pytest.mark.slow(4)
 @given(st.data())
 @tries(500)
 def test_a_checkpoint_that_tells_other_things(folder, data):
@@ -293,7 +293,7 @@ def same(a, b):
 
 
 @warned
-@pytest.mark.slow(5)
+@pytest.mark.slow(2)
 @given(st.data())
 @tries(500)
 def test_a_spoiled_state_is_refused_or_the_same(folder, data):
@@ -356,7 +356,7 @@ def test_others_weights_spoiled(folder, suffix, data):
 
 
 @warned
-@pytest.mark.slow(4)
+@pytest.mark.slow(3)
 @given(st.data(), st.booleans())
 @tries(150)
 def test_weights_with_other_things(folder, data, new):

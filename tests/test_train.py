@@ -311,7 +311,7 @@ def test_evaluate_leaves_every_module_in_its_mode(data):
     assert model.training and not model.head.training
 
 
-@pytest.mark.slow(6)
+@pytest.mark.slow(3)
 def test_a_killed_run_resumes_to_the_same_bits(tmp_path):
     """A real process, killed without warning in its third epoch."""
     script = f"""
