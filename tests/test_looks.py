@@ -120,11 +120,13 @@ def faults(tab):
 def test_page_opens_without_error_and_fits(browser, site, page):
     with opened(browser, site, page, width=360) as (tab, wrong):
         for theme, widths in WIDTHS.items():
-            turn(tab, theme)
+            tab.emulate_media(color_scheme=theme)
+            themed = f"document.documentElement.dataset.theme === '{theme}'"
+            tab.wait_for_function(themed)
             for width in widths:
                 tab.set_viewport_size({"width": width, "height": 800})
                 if faults(tab):
-                    tab.wait_for_timeout(100)  # a sign may come a frame later
+                    tab.wait_for_timeout(500)  # signs and colors come some frames later
                     assert faults(tab) == {}, f"{theme}, at {width} px"
         assert wrong == []
         sources = tab.locator("article .math").count()
