@@ -1,14 +1,21 @@
 """The pictures: what is drawn is what was given, in the book's colors."""
 
-from itertools import pairwise
+import io
+import re
+from itertools import combinations, pairwise
 
 import matplotlib
 import numpy as np
 import pytest
 import torch
-from matplotlib.colors import to_hex
+from colorspacious import cspace_convert
+from matplotlib.colors import to_hex, to_rgb
+from PIL import Image
 
 from vitutils import plot
+from vitutils.plot.charts import spread
+from vitutils.plot.page import png, svg
+from vitutils.plot.style import DARK, FULL, ROLES
 
 matplotlib.use("agg")
 plt = plot.plt
@@ -43,28 +50,138 @@ def test_style_is_the_books_own():
     assert plt.figure().get_facecolor() == (1, 1, 1, 1)
 
 
-def test_roles_have_colours_of_their_own():
-    roles = [
-        "query",
-        "key",
-        "value",
-        "class_token",
-        "distill_token",
-        "teacher",
-        "patch",
-        "neutral",
-    ]
-    assert set(plot.COLORS) == {*roles, "ok", "bad"}
-    assert len({plot.COLORS[role] for role in roles}) == len(roles)
+# ---- colors, in both themes and for everybody ----
+
+THEMES = {"light": lambda color: color, "dark": lambda color: DARK.get(color, color)}
+DEFICIENCIES = [None, "deuteranomaly", "protanomaly", "tritanomaly"]
+
+
+def contrast(a, b):
+    """The contrast of two colors after WCAG 2: from 1 to 21."""
+    linear = np.array([to_rgb(a), to_rgb(b)])
+    linear = np.where(
+        linear <= 0.04045, linear / 12.92, ((linear + 0.055) / 1.055) ** 2.4
+    )
+    low, high = np.sort(linear @ [0.2126, 0.7152, 0.0722])
+    return (high + 0.05) / (low + 0.05)
+
+
+def seen(color, deficiency):
+    """Where a color lies for a reader, in CAM02-UCS, where distance is difference."""
+    space = {"name": "sRGB1+CVD", "cvd_type": deficiency, "severity": 100}
+    rgb = cspace_convert(to_rgb(color), space, "sRGB1") if deficiency else to_rgb(color)
+    return cspace_convert(np.clip(rgb, 0, 1), "sRGB1", "CAM02-UCS")
+
+
+def test_nobody_else_has_the_colors_of_the_roles():
+    others = [*plot.CYCLE, *(set(plot.COLORS.values()) - set(ROLES.values()))]
+    for theme in THEMES.values():
+        for other in others:
+            for role in ROLES.values():
+                apart = seen(theme(other), None) - seen(theme(role), None)
+                assert np.linalg.norm(apart) > 9, (other, role)
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize(
+    "colors",
+    [[*ROLES.values()], plot.CYCLE, [plot.COLORS["ok"], plot.COLORS["bad"]]],
+    ids=["roles", "others", "right and wrong"],
+)
+def test_colors_are_told_apart_by_everybody(colors, theme, deficiency):
+    places = [seen(THEMES[theme](color), deficiency) for color in colors]
+    nearest = min(np.linalg.norm(a - b) for a, b in combinations(places, 2))
+    assert nearest > 10  # twice what is just told apart side by side
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_texts_are_legible(theme):
+    paper = THEMES[theme](plot.PAPER)
+    texts = [plot.INK, *plot.CYCLE, plot.COLORS["ok"], plot.COLORS["bad"]]
+    for color in texts:
+        assert contrast(THEMES[theme](color), paper) >= 4.5, color
+    for name, face in plot.COLORS.items():
+        fig = plot.boxes([["a"]], colors=name)
+        ink = fig.axes[0].texts[0].get_color()
+        assert contrast(THEMES[theme](ink), THEMES[theme](face)) >= 4.5, name
+
+
+@pytest.mark.parametrize("theme", THEMES)
+@pytest.mark.parametrize("cmap", [plot.SEQUENTIAL, plot.DIVERGING])
+def test_numbers_on_a_color_map_are_legible(cmap, theme):
+    values = np.linspace(0 if cmap is plot.SEQUENTIAL else -1, 1, 21)[:, None]
+    signed = cmap is plot.DIVERGING
+    fig = plot.heatmap(values, numbers="{:.2f}", diverging=signed, bar=False)
+    paper = np.array(to_rgb(THEMES[theme](plot.PAPER)))
+    for text, value in zip(fig.axes[0].texts, values[:, 0], strict=True):
+        *color, alpha = fig.axes[0].images[0].to_rgba(value)
+        ground = alpha * np.array(color) + (1 - alpha) * paper
+        assert contrast(THEMES[theme](text.get_color()), ground) >= 4.5, value
 
 
 @pytest.mark.parametrize("cmap", [plot.SEQUENTIAL, plot.DIVERGING])
-def test_colour_maps_grow_darker_away_from_white(cmap):
+def test_color_maps_are_the_page_at_zero_and_grow_from_there(cmap):
     steps = np.linspace(0 if cmap is plot.SEQUENTIAL else 0.5, 1, 20)
     for values in (steps, 1 - steps) if cmap is plot.DIVERGING else (steps,):
-        lightness = cmap(values)[:, :3] @ [0.2126, 0.7152, 0.0722]
-        assert lightness[0] > 0.97
-        assert (np.diff(lightness) < 0).all()
+        colors = cmap(values)
+        assert colors[0, 3] < 0.01 and colors[-1, 3] > 0.7
+        assert (np.diff(colors[:, 3]) > 0).all()
+        assert len({tuple(color[:3]) for color in colors[1:].round(6)}) == 1
+
+
+# ---- the picture on the page ----
+
+
+def test_a_figure_is_the_same_bytes_with_the_colors_of_both_themes():
+    def draw():
+        lines = {"a": [1, 2, 3], "b": [3, 2, 1]}
+        return plot.curves([1, 2, 3], lines, xlabel="x", ylabel="y", title="t")
+
+    drawn = svg(draw())
+    assert drawn == svg(draw())
+    figure = draw()
+    assert svg(figure) == svg(figure)
+    sheet = drawn.split("@media (prefers-color-scheme: dark) {")[1].split("</style>")[0]
+    for color in (plot.PAPER, plot.INK, *plot.CYCLE[:2]):
+        assert f": {color.lower()}" in drawn.replace(sheet, "")
+        assert f":{DARK[color]} !important" in sheet
+    assert plot.CYCLE[2].lower() not in sheet  # not in this figure
+    assert "<metadata" not in drawn and "<text" not in drawn
+
+
+def test_a_figure_has_a_picture_for_those_who_show_no_svg():
+    _, ax = plt.subplots(figsize=(plot.NARROW, 2))
+    ax.plot([0, 1])
+    picture = Image.open(io.BytesIO(png(ax.figure)))
+    assert picture.width == round(100 * plot.NARROW) and picture.mode == "P"
+    assert picture.convert("RGB").getpixel((2, 2)) == (255, 255, 255)
+
+
+def test_figures_have_two_widths_and_show_all_there_is():
+    widths = set()
+    for size in (3.0, plot.NARROW, 5.5, plot.WIDTH):
+        _, ax = plt.subplots(figsize=(size, 2))
+        ax.set_ylabel("y")
+        widths.add(re.search(r'width="([\d.]+)pt"', svg(ax.figure))[1])
+    assert widths == {f"{72 * width:.1f}" for width in (plot.NARROW, plot.WIDTH)}
+
+
+def test_pixels_of_a_small_image_stay_squares_and_a_photo_is_smooth():
+    for side, smooth in ((32, False), (128, True)):
+        fig = plot.show_images(torch.rand(1, 3, side, side))
+        assert ("pixelated" in svg(fig)) is not smooth
+
+
+def test_a_photo_becomes_jpeg_and_what_has_clear_or_few_pixels_stays_png():
+    for side, alpha, kind in ((300, 1.0, "jpeg"), (300, 0.5, "png"), (50, 1.0, "png")):
+        _, ax = plt.subplots(figsize=(4, 4))
+        pixels = np.full((side, side, 4), alpha)
+        pixels[..., :3] = np.linspace(0, 1, side)[:, None]
+        ax.imshow(pixels, interpolation="none")
+        ax.set_axis_off()
+        drawn = svg(ax.figure)
+        assert re.findall(r"data:image/(\w+);", drawn) == [kind]
 
 
 def test_images_show_the_pixels_given():
@@ -95,7 +212,7 @@ def test_grey_images_are_grey():
     np.testing.assert_allclose(shown(fig)[..., 2], [[0, 0.25], [0.5, 1]])
 
 
-def test_curves_are_labelled_at_their_ends_in_their_colour():
+def test_curves_are_labelled_at_their_ends_beside_a_dot_of_their_color():
     x = torch.arange(1, 5)
     lines = {"low": x, "high": 2 * x, "": 3 * x}
     fig = plot.curves(
@@ -107,8 +224,10 @@ def test_curves_are_labelled_at_their_ends_in_their_colour():
     assert not any(text.startswith("_") for text in texts(fig))
     np.testing.assert_array_equal(ax.lines[1].get_ydata(), [2, 4, 6, 8])
     labels = {t.get_text(): t for t in ax.texts}
-    assert labels["low"].get_color() == plot.COLORS["bad"]
-    assert labels["high"].get_color() == ax.lines[1].get_color()
+    assert {t.get_color() for t in labels.values()} == {plot.INK}
+    dots = {d.get_offsets()[0][1]: d.get_facecolor()[0] for d in ax.collections}
+    assert to_hex(dots[labels["low"].xy[1]]).upper() == plot.COLORS["bad"]
+    assert to_hex(dots[labels["high"].xy[1]]) == to_hex(ax.lines[1].get_color())
     assert labels["low"].xy[1] < labels["high"].xy[1]
 
 
@@ -119,6 +238,13 @@ def test_labels_of_lines_that_end_together_do_not_touch():
         (t.get_window_extent() for t in fig.axes[0].texts), key=lambda box: box.y0
     )
     assert all(a.y1 <= b.y0 for a, b in pairwise(boxes))
+
+
+def test_labels_that_would_touch_move_apart_both_ways():
+    moved = spread([0.0, 0.5, 0.5, 3.0], 1)
+    assert moved == pytest.approx([-2 / 3, 1 / 3, 4 / 3, 3])
+    assert spread([0.0, 1.0, 5.0], 1) == [0, 1, 5]
+    assert spread([], 1) == []
 
 
 def test_a_line_that_leaves_the_numbers_is_labelled_where_it_was_last():
@@ -178,15 +304,21 @@ def test_heatmap_shows_values_numbers_and_labels():
     assert numbers[(1, 0)] == "0.25" and numbers[(0, 2)] == "0.12" and len(numbers) == 6
     assert {"a", "c", "e", "key", "query", "Weights"} <= texts(fig)
     inks = {t.get_text(): t.get_color() for t in fig.axes[0].texts}
-    assert inks["1.00"] == "white" and inks["0.00"] == plot.INK
+    assert set(inks.values()) == {plot.INK}
+
+
+def test_heatmap_keeps_the_ticks_of_its_axes():
+    _, ax = plt.subplots(subplot_kw={"xticks": [], "yticks": [0.5]})
+    plot.heatmap(torch.eye(2), ax=ax)
+    assert list(ax.get_xticks()) == [] and list(ax.get_yticks()) == [0.5]
 
 
 def test_signed_heatmap_has_zero_in_the_middle():
     image = plot.heatmap([[-3.0, 1.0]], diverging=True, bar=False).axes[0].images[0]
     assert image.get_clim() == (-3, 3)
-    assert min(image.to_rgba(0.0)) > 0.99
+    assert image.to_rgba(0.0)[3] < 0.01
     low, high = image.to_rgba(-3.0), image.to_rgba(3.0)
-    assert low[2] > low[0] and high[0] > high[2]  # blue below, orange above
+    assert low[0] > low[2] and high[2] > high[0]  # gold below, violet above
 
 
 def test_figures_are_drawn_on_the_axes_given():
@@ -203,35 +335,40 @@ def test_attention_heads_share_one_scale():
     for image, head in zip(images, weights, strict=True):
         np.testing.assert_array_equal(image.get_array(), head)
         assert image.get_clim() == (0, 1)
-    assert {"head 1", "head 2", "head 3", "key", "query"} <= texts(fig)
+    assert {"Head 1", "Head 2", "Head 3", "key", "query"} <= texts(fig)
 
 
-def test_attention_leaves_the_image_clear_and_veils_the_rest():
-    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 6)
+def test_attention_covers_a_gray_image_with_the_color_of_heat_maps():
+    images = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 4, 6).clone()
+    images[0, 0] = 0.3  # dark red: gray of 0.1
     maps = torch.zeros(2, 2, 3)
     maps[0, 0, 1], maps[0, 1, 2], maps[1] = 0.2, 0.1, 0.3
     fig = plot.attention_on_images(images, maps, titles=["a", "b"])
-    black, white = shown(fig, 0), shown(fig, 1)
-    np.testing.assert_allclose(black[:2, 2:4], 0, atol=1e-6)  # the patch itself
-    veil = black[0, 0]
-    assert 0.2 < veil[0] < veil[1] < veil[2]  # blue, seen on black
-    np.testing.assert_allclose(black[2:, 4:], np.tile(veil / 2, (2, 2, 1)), atol=1e-6)
-    np.testing.assert_allclose(black[:2, :2], np.tile(veil, (2, 2, 1)), atol=1e-6)
-    np.testing.assert_allclose(white, 1, atol=1e-6)  # the same to all: no veil
-    assert {"a", "b"} <= texts(fig)
+    dark, white = shown(fig, 0), shown(fig, 1)
+    violet = np.array(to_rgb(plot.COLORS["attention"]))
+    for y, x, share in ((0, 0, 0), (0, 2, FULL), (2, 4, FULL / 2)):
+        expected = np.tile(share * violet + (1 - share) * 0.1, (2, 2, 1))
+        np.testing.assert_allclose(dark[y : y + 2, x : x + 2], expected, atol=1e-6)
+    np.testing.assert_allclose(
+        white, np.tile(FULL * violet + 1 - FULL, (4, 6, 1)), atol=1e-6
+    )
+    assert {"a", "b", "none", "most"} <= texts(fig)
+    maps = [each.get_cmap() for each in fig.axes[-1].collections]
+    assert plot.SEQUENTIAL in maps  # the scale is that of heat maps
 
 
-def test_attention_to_nothing_is_a_veil_that_shows_what_is_below():
+def test_attention_to_nothing_leaves_a_gray_image():
     images = torch.tensor([[[[0.0, 1.0]]]])
     drawn = shown(plot.attention_on_images(images, torch.zeros(1, 1, 1)))
-    np.testing.assert_allclose(drawn[0, 1] - drawn[0, 0], 0.35, atol=1e-6)
-    assert drawn.max() < 0.98  # on white too
+    np.testing.assert_allclose(drawn[0], [[0, 0, 0], [1, 1, 1]], atol=1e-6)
 
 
 def test_attention_is_shown_on_normalized_images():
     images, maps = torch.rand(1, 3, 4, 4), torch.ones(1, 2, 2)
     fig = plot.attention_on_images(images * 2 - 1, maps, mean=[0.5] * 3, std=[0.5] * 3)
-    np.testing.assert_allclose(shown(fig), images[0].permute(1, 2, 0), atol=1e-6)
+    violet = np.array(to_rgb(plot.COLORS["attention"]))
+    gray = images[0].mean(dim=0)[..., None].numpy()
+    np.testing.assert_allclose(shown(fig), FULL * violet + (1 - FULL) * gray, atol=1e-6)
 
 
 def test_attention_distance_is_a_dot_a_head():
@@ -239,7 +376,7 @@ def test_attention_distance_is_a_dot_a_head():
     fig = plot.attention_distance(distance, even=7.5, title="far")
     fig.draw_without_rendering()
     ax = fig.axes[0]
-    dots = [dot for dots in ax.collections for dot in dots.get_offsets().tolist()]
+    dots = [d for each in ax.collections[:2] for d in each.get_offsets().tolist()]
     assert sorted(dots) == [[1, 1], [1, 2], [2, 3], [2, 4], [3, 5], [3, 6]]
     assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 7.5
     assert ax.lines[0].get_ydata()[0] == 7.5
@@ -271,10 +408,10 @@ def test_filters_show_zero_in_the_middle():
     weight = torch.zeros(2, 3, 2, 2)
     weight[0, 0, 0, 1], weight[1, 2, 1, 0] = 4.0, -0.1  # each on its own scale
     drawn = shown(plot.filters(weight))
-    assert drawn.shape == (2, 5, 3)
-    np.testing.assert_allclose(drawn[0, 1], [1, 0.5, 0.5])
-    np.testing.assert_allclose(drawn[1, 3], [0.5, 0.5, 0])
-    np.testing.assert_allclose(drawn[0, 0], 0.5)
+    assert drawn.shape == (2, 5, 4)
+    np.testing.assert_allclose(drawn[0, 1], [1, 0.5, 0.5, 1])
+    np.testing.assert_allclose(drawn[1, 3], [0.5, 0.5, 0, 1])
+    np.testing.assert_allclose(drawn[0, 0], [0.5, 0.5, 0.5, 1])
 
 
 def test_components_find_what_the_filters_are_made_of():
@@ -308,7 +445,11 @@ def test_patches_are_cut_in_reading_order():
     assert drawn.shape == (2 * 3 - 1, 3 * 3 - 1, 3)
     last = drawn[3:, 6:]
     np.testing.assert_allclose(last, image[:, 2:, 4:].permute(1, 2, 0))
-    np.testing.assert_array_equal(drawn[2], 1)  # the gap is white
+    gaps = [patch.get_extents() for patch in fig.axes[0].patches]
+    to_data = fig.axes[0].transData.inverted()
+    spans = [to_data.transform(gap).round(6).tolist() for gap in gaps]
+    assert [sorted(y for _, y in span) for span in spans[:1]] == [[1.5, 2.5]]
+    assert [[x for x, _ in span] for span in spans[1:]] == [[1.5, 2.5], [4.5, 5.5]]
     numbers = {t.get_text(): t.xy for t in fig.axes[0].texts}
     assert list(numbers) == list("123456") and numbers["6"] == (5.5, 2.5)
     assert not plot.patches(image, (2, 3), numbers=False).axes[0].texts

@@ -1,8 +1,12 @@
 """The pictures of the book: one style, one color for each thing.
 
-Every function returns its figure; a cell ends with ``plt.show()``. Where they
-occur, ``ax`` is the axes to draw on (a new figure by default), ``columns`` the
-panels in a row, ``mean`` and ``std`` what an image was normalized with (one number
+Every function returns its figure; a cell ends with ``plt.show()``. After
+``use_style()`` a notebook shows figures as SVG, those drawn by other means too: in
+``COLORS`` and ``CYCLE``, ``WIDTH`` or ``NARROW`` inches wide, in ``INK`` on ``PAPER``
+(``readable`` chooses the ink on a color).
+
+Where they occur, ``ax`` is the axes to draw on (a new figure by default), ``columns``
+the panels in a row, ``mean`` and ``std`` what an image was normalized with (one number
 per channel), and a color may be a key of ``COLORS``. Arrays may be tensors, NumPy
 arrays or nested lists.
 """
@@ -14,7 +18,8 @@ from vitutils.plot.attention import (
     attention_heads,
     attention_on_images,
 )
-from vitutils.plot.charts import boxes, curves, training_curves
+from vitutils.plot.charts import boxes, curves, label_ends, training_curves
+from vitutils.plot.common import color_bar, readable
 from vitutils.plot.matrices import confusion, heatmap, position_similarity
 from vitutils.plot.pictures import filters, patches, show_images
 from vitutils.plot.style import (
@@ -22,6 +27,10 @@ from vitutils.plot.style import (
     CYCLE,
     DIVERGING,
     INK,
+    NARROW,
+    ON_DARK,
+    ON_LIGHT,
+    PAPER,
     SEQUENTIAL,
     WIDTH,
     use_style,
@@ -32,19 +41,26 @@ __all__ = [
     "CYCLE",
     "DIVERGING",
     "INK",
+    "NARROW",
+    "ON_DARK",
+    "ON_LIGHT",
+    "PAPER",
     "SEQUENTIAL",
     "WIDTH",
     "attention_distance",
     "attention_heads",
     "attention_on_images",
     "boxes",
+    "color_bar",
     "confusion",
     "curves",
     "filters",
     "heatmap",
+    "label_ends",
     "patches",
     "plt",
     "position_similarity",
+    "readable",
     "show_images",
     "training_curves",
     "use_style",

@@ -7,7 +7,8 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
@@ -22,7 +23,7 @@ from vitutils.plot.common import (
 )
 from vitutils.plot.matrices import heatmap
 from vitutils.plot.pictures import show_images
-from vitutils.plot.style import COLORS, WIDTH
+from vitutils.plot.style import COLORS, CYCLE, FULL, NARROW, SEQUENTIAL, WIDTH
 
 
 def attention_heads(
@@ -37,14 +38,14 @@ def attention_heads(
 
     Args:
         weights: (h, N_q, N_k): one image, one layer.
-        titles: one text per head; by default "head 1", "head 2", ...
+        titles: one text per head; by default "Head 1", "Head 2", ...
 
     Raises:
         ValueError: a wrong shape or count of titles.
     """
     weights = array(weights)
     check_shape("weights", weights, "(heads, queries, keys)", 3)
-    titles = titles or [f"head {i + 1}" for i in range(len(weights))]
+    titles = titles or [f"Head {i + 1}" for i in range(len(weights))]
     check_count("titles", titles, len(weights))
     columns = min(columns, len(weights))
     rows = math.ceil(len(weights) / columns)
@@ -73,12 +74,12 @@ def attention_on_images(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Figure:
-    """Show what is attended to: the rest of each image lies under a blue veil.
+    """Show what is attended to: violet on a gray image, as in a heat map.
 
     Args:
         images: (B, 1 or 3, H, W), as in ``show_images``.
-        maps: (B, rows, columns), not negative, one for each image. The veil
-            is thick at zero and gone at the largest value of each map.
+        maps: (B, rows, columns), not negative, one for each image. The color
+            runs from nothing at zero to full at the largest value of each map.
         titles: one text per image.
 
     Raises:
@@ -91,13 +92,17 @@ def attention_on_images(
     check_count("maps", maps, len(pictures))
     if maps.min() < 0:
         raise ValueError(f"maps have values down to {maps.min():.3g}, below zero")
-    clear = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
-    clear = F.interpolate(clear[:, None], size=pictures.shape[2:])  # (B, 1, H, W)
+    share = maps / maps.amax(dim=(1, 2), keepdim=True).clamp(min=1e-12)
+    share = FULL * F.interpolate(share[:, None], size=pictures.shape[2:])
     gray = pictures.mean(dim=1, keepdim=True)
-    # Neither black nor white: the veil shows on both.
-    blue = torch.tensor(to_rgb(COLORS["patch"])).view(3, 1, 1)
-    shown = clear * pictures + (1 - clear) * (0.35 * gray + 0.65 * blue)
-    return show_images(shown, titles=titles, columns=columns)
+    violet = torch.tensor(to_rgb(COLORS["attention"])).view(3, 1, 1)
+    shown = share * violet + (1 - share) * gray  # (B, 3, H, W)
+    fig = show_images(shown, titles=titles, columns=columns)
+    scale = ScalarMappable(Normalize(0, 1), SEQUENTIAL)
+    scale.figure = fig
+    bar = color_bar(scale, fig.axes, aspect=8 * fig.get_figheight())
+    bar.set_ticks([0, 1], labels=["none", "most"])
+    return fig
 
 
 def attention_distance(
@@ -121,10 +126,10 @@ def attention_distance(
     """
     distance = array(distance)
     check_shape("distance", distance, "(layers, heads)", 2)
-    ax = axes_or_new(ax, (WIDTH * 0.75, 3.2))
+    ax = axes_or_new(ax, (NARROW, 3.0))
     layers = range(1, len(distance) + 1)
     for head in distance.T:
-        ax.scatter(layers, head, color=COLORS["query"], alpha=0.6, linewidth=0)
+        ax.scatter(layers, head, color=CYCLE[0], alpha=0.7, linewidth=0)
     ax.set(xlabel="layer", ylabel="mean attention distance (pixels)", title=title or "")
     ax.set_xticks(layers)
     ax.set_ylim(0, 1.1 * max(distance.max(), even or 0) or 1)

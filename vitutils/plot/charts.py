@@ -1,18 +1,17 @@
 """Lines over numbers, and boxes for tokens."""
 
-import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
+from matplotlib.transforms import ScaledTranslation
 from numpy.typing import ArrayLike
 
 from vitutils.plot.common import array, axes_or_new, readable
-from vitutils.plot.style import COLORS, WIDTH
+from vitutils.plot.style import COLORS, CYCLE, NARROW, WIDTH
 
 
 def curves(
@@ -38,7 +37,7 @@ def curves(
     Raises:
         ValueError: a line is not as long as ``x``.
     """
-    ax = axes_or_new(ax, (WIDTH * 0.75, 3.2))
+    ax = axes_or_new(ax, (NARROW, 3.0))
     for name, y in lines.items():
         if len(y) != len(x):
             raise ValueError(f"line {name!r} has {len(y)} points, x has {len(x)}")
@@ -70,12 +69,13 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     if not history:
         raise ValueError("history is empty: train for at least one epoch")
     get = {key: [row[key] for row in history] for key in history[0]}
-    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.5))
+    fig, axes = plt.subplots(1, 3, figsize=(WIDTH, 2.6))
+    fig.set_layout_engine("constrained", w_pad=0.08)  # room for the names at line ends
     losses = {"training": get["train_loss"], "validation": get["val_loss"]}
     accuracy = {"": [100 * value for value in get["val_accuracy"]]}
     panels = [losses, accuracy, {"": get["lr"]}]
     titles = ["Loss", "Validation accuracy (%)", "Learning rate"]
-    colors = {"training": "neutral", "validation": "query", "": "query"}
+    colors = {"training": "neutral", "validation": CYCLE[0], "": CYCLE[0]}
     for ax, lines, title in zip(axes, panels, titles, strict=True):
         curves(
             get["epoch"],
@@ -91,29 +91,52 @@ def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def label_ends(ax: Axes) -> None:
-    """Write each line's name beside its end, moved apart where they would touch."""
+    """Write each line's name beside its end, moved apart where they would touch.
+
+    A dot has the color; the name is ink, which is legible where a color is pale.
+    """
     ends = []
     ax.autoscale_view()  # now, not when drawn: the ends' places depend on it
     to_axes = ax.transData - ax.transAxes
     for line in ax.lines:
-        points = line.get_xydata()[np.isfinite(line.get_ydata())]
+        points = line.get_xydata()  # of floats, whatever was given
+        points = points[np.isfinite(points[:, 1])]
         if len(points) and not line.get_label().startswith("_"):  # "_": nameless
             ends.append((np.clip(to_axes.transform(points[-1])[1], 0, 1), line))
+    ends.sort(key=lambda end: end[0])
     height = ax.figure.get_figheight() * ax.get_position().height
-    step, lowest = 13 / 72 / height, -math.inf
-    for y, line in sorted(ends, key=lambda end: end[0]):
-        lowest = max(y, lowest + step)
+    places = spread([y for y, _ in ends], 16 / 72 / height)
+    right_of_it = ScaledTranslation(9 / 72, 0, ax.figure.dpi_scale_trans)
+    for y, (_, line) in zip(places, ends, strict=True):
+        ax.scatter(
+            1,
+            y,
+            s=36,
+            color=line.get_color(),
+            transform=ax.transAxes + right_of_it,
+            clip_on=False,
+        )
         ax.annotate(
             line.get_label(),
-            (1, lowest),
-            (4, 0),
+            (1, y),
+            (16, 0),
             xycoords="axes fraction",
             textcoords="offset points",
             va="center",
-            fontsize=9,
-            color=line.get_color(),
-            annotation_clip=False,
+            fontsize=10,
         )
+
+
+def spread(values: Sequence[float], step: float) -> list[float]:
+    """Return ascending values, moved as little as keeps them a step apart."""
+    groups = []  # of neighbors that touch: (mean, how many)
+    for i, value in enumerate(values):
+        groups.append((value - i * step, 1))
+        while len(groups) > 1 and groups[-2][0] > groups[-1][0]:
+            (a, m), (b, n) = groups[-2:]
+            groups[-2:] = [((a * m + b * n) / (m + n), m + n)]
+    starts = [mean for mean, count in groups for _ in range(count)]
+    return [start + i * step for i, start in enumerate(starts)]
 
 
 def boxes(
@@ -161,7 +184,7 @@ def boxes(
                 continue
             y = i + (i // split_rows * 0.5 if split_rows else 0)
             x = j * width + (j // split_columns * 0.5 if split_columns else 0)
-            face = to_rgb(COLORS.get(colors[i][j], colors[i][j]))
+            face = COLORS.get(colors[i][j], colors[i][j])
             ax.add_patch(
                 FancyBboxPatch(
                     (x + 0.1, y + 0.1),
@@ -178,7 +201,7 @@ def boxes(
                 label,
                 ha="center",
                 va="center",
-                fontsize=9,
+                fontsize=10,
                 color=readable(face),
             )
     right, bottom = max(extent[0], ax.get_xlim()[1]), max(extent[1], *ax.get_ylim())

@@ -8,10 +8,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colorbar import Colorbar
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.image import AxesImage
+from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from vitutils.plot.style import INK
+from vitutils.plot.style import DARK, EDGE, ON_DARK, ON_LIGHT, PAPER
 
 
 def array(values: ArrayLike) -> np.ndarray:
@@ -41,11 +44,16 @@ def pixels(
 
 
 def mosaic(tiles: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
-    """Lay (n, H, W) or (n, H, W, 3) tiles out in a grid with white gaps."""
+    """Lay (n, H, W) or (n, H, W, 3) tiles out in a grid; the gaps stay clear.
+
+    Colors get a fourth channel, 0 in the gaps; numbers are NaN there.
+    """
     n, height, width = tiles.shape[:3]
     rows = math.ceil(n / columns)
     shape = (rows * (height + gap) - gap, columns * (width + gap) - gap)
-    blank = np.nan if tiles.ndim == 3 else 1.0
+    if tiles.ndim == 4:
+        tiles = np.concatenate([tiles, np.ones((*tiles.shape[:3], 1))], axis=-1)
+    blank = np.nan if tiles.ndim == 3 else 0.0
     whole = np.full(shape + tiles.shape[3:], blank)
     for i, tile in enumerate(tiles):
         y, x = i // columns * (height + gap), i % columns * (width + gap)
@@ -53,15 +61,38 @@ def mosaic(tiles: np.ndarray, columns: int, gap: int = 1) -> np.ndarray:
     return whole
 
 
-def color_bar(image: AxesImage, axes: Any, label: str = "") -> None:
-    """Draw the color bar of an image beside its axes."""
-    bar = image.figure.colorbar(image, ax=axes, shrink=0.85, aspect=25, label=label)
-    bar.outline.set_visible(False)
+def frame_tiles(ax: Axes, n: int, columns: int, shape: tuple[int, int]) -> None:
+    """Draw the edges of n tiles of a mosaic, where what is zero is clear."""
+    height, width = shape
+    for i in range(n):
+        corner = (i % columns * (width + 1) - 0.5, i // columns * (height + 1) - 0.5)
+        ax.add_patch(Rectangle(corner, width, height, fc="none", ec=EDGE, lw=0.8))
 
 
-def readable(rgb: Sequence[float]) -> str:
-    """Return the ink that reads best on a color: white or dark."""
-    return "white" if np.dot(rgb, (0.299, 0.587, 0.114)) < 0.55 else INK
+def color_bar(
+    image: AxesImage, axes: Any, label: str = "", aspect: float | None = None
+) -> Colorbar:
+    """Draw the color bar of an image beside its axes, and return it.
+
+    Its height is ``aspect`` times its width; by default a tall bar is not wide, too.
+    """
+    aspect = aspect or max(25, 5 * image.figure.get_figheight())
+    bar = image.figure.colorbar(image, ax=axes, shrink=0.85, aspect=aspect, label=label)
+    bar.outline.set_edgecolor(EDGE)
+    bar.outline.set_linewidth(0.8)
+    bar.ax.tick_params(length=0)
+    bar.solids.set(rasterized=True, edgecolor="none")
+    return bar
+
+
+def readable(face: str | Sequence[float]) -> str:
+    """Return the ink that reads best on a color, in both themes: light or dark."""
+    if to_hex(face).upper() in DARK:
+        return PAPER  # it changes with the theme, as this color does
+    linear = [
+        c / 12.92 if c <= 0.04 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(face)
+    ]
+    return ON_DARK if np.dot(linear, (0.2126, 0.7152, 0.0722)) < 0.18 else ON_LIGHT
 
 
 def axes_or_new(ax: Axes | None, size: tuple[float, float]) -> Axes:

@@ -1,4 +1,4 @@
-"""Matrices as colors: white is zero."""
+"""Matrices as colors: zero is the page itself."""
 
 from collections.abc import Sequence
 
@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 
 from vitutils.plot.common import (
@@ -15,10 +16,10 @@ from vitutils.plot.common import (
     check_count,
     check_shape,
     color_bar,
+    frame_tiles,
     mosaic,
-    readable,
 )
-from vitutils.plot.style import DIVERGING, SEQUENTIAL
+from vitutils.plot.style import DIVERGING, NARROW, SEQUENTIAL, WIDTH
 
 
 def heatmap(
@@ -35,13 +36,13 @@ def heatmap(
     bar: bool = True,
     ax: Axes | None = None,
 ) -> Figure:
-    """Show a matrix as colors: white is zero.
+    """Show a matrix as colors: zero is the page itself.
 
     Args:
         matrix: (rows, columns).
         rows, columns: a label for each row and column.
         numbers: format of the number in each cell, as "{:.2f}"; None for none.
-        diverging: colors for signed values, blue below zero, orange above.
+        diverging: colors for signed values, gold below zero, violet above.
         limits: (lowest, highest) value of the color scale; by default from 0,
             or symmetric about 0, to the largest value.
         bar: whether to draw the color bar.
@@ -54,36 +55,30 @@ def heatmap(
     check_shape("matrix", matrix, "(rows, columns)", 2)
     check_count("rows", rows, matrix.shape[0])
     check_count("columns", columns, matrix.shape[1])
-    ax = axes_or_new(ax, (4.6, 3.6))
+    ax = axes_or_new(ax, (NARROW, 3.6))
     low, high = limits or value_range(matrix, diverging)
     cmap = DIVERGING if diverging else SEQUENTIAL
     image = ax.imshow(matrix, cmap=cmap, vmin=low, vmax=high)
     ax.set(title=title or "", xlabel=xlabel, ylabel=ylabel)
-    ax.spines[:].set_visible(True)  # white cells at the edge need it
+    ax.spines[:].set_visible(True)  # clear cells at the edge need it
     ax.tick_params(length=0)
+    for axis in (ax.xaxis, ax.yaxis):
+        if isinstance(locator := axis.get_major_locator(), MaxNLocator):
+            locator.set_params(integer=True)  # others hold ticks of the caller's
     if rows is not None:
         ax.set_yticks(range(len(rows)), rows)
     if columns is not None:
         crowded = sum(len(str(c)) for c in columns) > 40
         ax.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
     for (i, j), value in np.ndenumerate(matrix if numbers else np.empty((0, 0))):
-        ink = readable(image.to_rgba(value)[:3])
-        ax.text(
-            j,
-            i,
-            numbers.format(value),
-            ha="center",
-            va="center",
-            color=ink,
-            fontsize=min(9, 90 / max(matrix.shape)),
-        )
+        ax.text(j, i, numbers.format(value), ha="center", va="center", fontsize=10)
     if bar:
         color_bar(image, ax)
     return ax.figure
 
 
 def value_range(matrix: np.ndarray, diverging: bool) -> tuple[float, float]:
-    """Return the limits of a color scale on which white is zero."""
+    """Return the limits of a color scale on which nothing is zero."""
     if not diverging and matrix.min() < 0:
         raise ValueError(f"matrix has values down to {matrix.min():.3g}: set diverging")
     largest = float(np.nanmax(np.abs(matrix))) or 1.0
@@ -108,7 +103,7 @@ def confusion(
             f"matrix of shape {counts.shape} does not fit {len(classes)} classes"
         )
     percent = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
-    _, ax = plt.subplots(figsize=(6.4, 5.4))
+    _, ax = plt.subplots(figsize=(WIDTH, 5.4))
     return heatmap(
         percent,
         rows=classes,
@@ -147,8 +142,9 @@ def position_similarity(
         )
     unit = torch.nn.functional.normalize(embed[-rows * columns :], dim=-1)
     maps = (unit @ unit.T).view(-1, rows, columns).numpy()
-    fig, ax = plt.subplots(figsize=(5.6, 5.6 * rows / columns * 0.85 + 0.4))
+    fig, ax = plt.subplots(figsize=(NARROW, NARROW * rows / columns * 0.85 + 0.4))
     image = ax.imshow(mosaic(maps, columns), cmap=DIVERGING, vmin=-1, vmax=1)
+    frame_tiles(ax, rows * columns, columns, grid)
     for axis, n in ((ax.yaxis, rows), (ax.xaxis, columns)):
         axis.set_ticks([i * (n + 1) + (n - 1) / 2 for i in range(n)], range(1, n + 1))
     ax.tick_params(length=0)

@@ -4,13 +4,22 @@ import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from vitutils.plot.common import axes_or_new, check_count, check_shape, mosaic, pixels
-from vitutils.plot.style import COLORS, DIVERGING, INK, WIDTH
+from vitutils.plot.common import (
+    axes_or_new,
+    check_count,
+    check_shape,
+    color_bar,
+    frame_tiles,
+    mosaic,
+    pixels,
+)
+from vitutils.plot.style import COLORS, DIVERGING, INK, NARROW, PAPER, WIDTH
 
 
 def show_images(
@@ -37,18 +46,34 @@ def show_images(
     columns = min(columns, len(pictures))
     rows = math.ceil(len(pictures) / columns)
     side = min(WIDTH / columns, 1.6)
-    height = side * pictures.shape[1] / pictures.shape[2] + (0.25 if titles else 0)
+    height = side * pictures.shape[1] / pictures.shape[2] + (0.28 if titles else 0)
     fig, axes = plt.subplots(
-        rows, columns, squeeze=False, figsize=(side * columns, height * rows)
+        rows,
+        columns,
+        squeeze=False,
+        figsize=(side * columns, height * rows),
+        layout="compressed",  # no more room between the images than they need
     )
     for i, ax in enumerate(axes.flat):
         ax.set_axis_off()
         if i < len(pictures):
-            ax.imshow(pictures[i])
+            ax.imshow(pictures[i], interpolation=smoothing(pictures))
         if titles and i < len(pictures):
             color = COLORS.get(colors[i], colors[i]) if colors else INK
-            ax.set_title(titles[i], fontsize=9, color=color, loc="center", pad=3)
+            ax.set_title(
+                titles[i],
+                fontsize=10,
+                weight="normal",
+                color=color,
+                loc="center",
+                pad=3,
+            )
     return fig
+
+
+def smoothing(pictures: np.ndarray) -> str:
+    """Return how to draw pictures: a photo smoothly, a thumbnail pixel by pixel."""
+    return "none" if max(pictures.shape[-3:-1]) < 100 else "antialiased"
 
 
 def patches(
@@ -80,10 +105,16 @@ def patches(
         )
     tiles = picture.reshape(rows, height, columns, width, 3).swapaxes(1, 2)
     gap = max(1, round(width / 8))
-    ax = axes_or_new(ax, (4, 4 * rows * height / (columns * width)))
-    ax.imshow(mosaic(tiles.reshape(-1, height, width, 3), columns, gap))
+    ax = axes_or_new(ax, (NARROW, NARROW * rows * height / (columns * width)))
+    whole = mosaic(tiles.reshape(-1, height, width, 3), columns, gap)
+    whole[whole[..., 3] == 0] = 0.5
+    ax.imshow(whole[..., :3], interpolation=smoothing(whole))
     ax.set_axis_off()
-    plate = {"fc": "white", "ec": "none", "pad": 1, "alpha": 0.8}
+    # The gaps are drawn, not clear: a photo without clear pixels can be JPEG.
+    for span, n, side in ((ax.axhspan, rows, height), (ax.axvspan, columns, width)):
+        for start in range(side, n * (side + gap) - gap, side + gap):
+            span(start - 0.5, start + gap - 0.5, color=PAPER, lw=0)
+    plate = {"fc": PAPER, "ec": "none", "pad": 1, "alpha": 0.85}
     for i in range(rows * columns if numbers else 0):
         y, x = i // columns * (height + gap), i % columns * (width + gap)
         ax.annotate(
@@ -92,7 +123,7 @@ def patches(
             (2, -2),
             textcoords="offset points",
             va="top",
-            fontsize=min(9, 72 / columns),
+            fontsize=10,
             color=INK,
             bbox=plate,
         )
@@ -137,7 +168,10 @@ def filters(
     if weight.shape[1] == 3:
         ax.imshow(mosaic((tiles + 1) / 2, columns))
     else:
-        ax.imshow(mosaic(tiles[..., 0], columns), cmap=DIVERGING, vmin=-1, vmax=1)
+        whole = mosaic(tiles[..., 0], columns)
+        image = ax.imshow(whole, cmap=DIVERGING, vmin=-1, vmax=1)
+        frame_tiles(ax, len(tiles), columns, weight.shape[2:])
+        color_bar(image, ax).set_ticks([-1, 0, 1])
     ax.set_axis_off()
     ax.set_title(title or "")
     return fig

@@ -1,0 +1,93 @@
+"""A figure on a page: SVG that is sharp at any size and follows the page's theme."""
+
+import base64
+import io
+import re
+import sys
+
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
+from PIL import Image
+
+from vitutils.plot.style import DARK, NARROW, WIDTH
+
+NUMBER = re.compile(r"-?\d+\.\d{3,}")
+EMBEDDED = re.compile(r"data:image/png;base64,\s*([\w+/=]+)")
+
+
+def svg(fig: Figure) -> str:
+    """Draw a figure in one of the book's two widths, as SVG with both themes' colors.
+
+    Where the page, or by default the reader's system, is dark, a picture's style sheet
+    changes the colors of ``style.DARK``. Its ground is the page's, and its texts are
+    outlines, so that it looks the same on every machine. The same figure gives the
+    same bytes.
+
+    Args:
+        fig: any figure; what it shows is centered.
+    """
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    file, box = io.StringIO(), frame(fig)
+    fig.savefig(file, format="svg", bbox_inches=box, metadata=nothing, dpi=144)
+    text = NUMBER.sub(lambda found: rounded(float(found[0])), file.getvalue())
+    text = EMBEDDED.sub(lightened, text)
+    return text.replace("</style>", f"{dark_style(text)}</style>", 1)
+
+
+def png(fig: Figure) -> bytes:
+    """Draw a figure for those who show no SVG: on white, in 255 colors."""
+    file, light = io.BytesIO(), io.BytesIO()
+    fig.savefig(file, format="png", bbox_inches=frame(fig), dpi=100)
+    Image.open(file).convert("RGB").quantize(255).save(light, "png", optimize=True)
+    return light.getvalue()
+
+
+def frame(fig: Figure) -> Bbox:
+    """Return what is to be drawn of a figure, in inches: all of it, and no more."""
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")  # it would move things a little at each drawing
+    tight = fig.get_tightbbox()
+    width = max(NARROW if tight.width <= NARROW else WIDTH, tight.width)
+    left, pad = (tight.x0 + tight.x1 - width) / 2, 0.05
+    return Bbox.from_bounds(left, tight.y0 - pad, width, tight.height + 2 * pad)
+
+
+def rounded(value: float) -> str:
+    """Return a number as short as a hundredth of a point allows."""
+    text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"
+    return text.rstrip("0").rstrip(".") if value else "0"
+
+
+def lightened(found: re.Match) -> str:
+    """Return an embedded picture as JPEG where it is a photo: a tenth of the bytes."""
+    picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
+    alpha = picture.convert("RGBA").getchannel("A")
+    if min(picture.size) < 100 or alpha.getextrema()[0] < 255:
+        return found[0]
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, "jpeg", quality=85)
+    return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def dark_style(text: str) -> str:
+    """Return the style sheet that gives an SVG its dark colors, of those in it."""
+    rules = [
+        f'[style*="{kind}: {light.lower()}"]{{{kind}:{dark} !important}}'
+        for light, dark in DARK.items()
+        for kind in ("fill", "stroke")
+        if f"{kind}: {light.lower()}" in text
+    ]
+    return f"@media (prefers-color-scheme: dark) {{{' '.join(rules)}}}"
+
+
+def show_as_svg() -> None:
+    """Let this notebook show its figures as SVG, or as PNG where that is not trusted.
+
+    JupyterLab shows no SVG of a notebook that one has not run oneself.
+    """
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    set_matplotlib_formats()  # none of its own
+    formatters = sys.modules["IPython"].get_ipython().display_formatter.formatters
+    formatters["image/svg+xml"].for_type(Figure, svg)
+    formatters["image/png"].for_type(Figure, png)
