@@ -73,12 +73,14 @@ def example():
         cells[-1].metadata = nbformat.from_dict(metadata)
 
     cells = [new_markdown_cell("# Title\n\nA question?\n\n**You will**\n\n- read")]
-    image = [new_output("display_data", {"image/png": "aGk="})]
-    alt = {"image": {"alt": "a line"}}
+    text = '<g style="fill: #24292f" transform="translate(1 2) scale(0.11 -0.11)">'
+    picture = f'<svg width="518.4pt">{text}</g></svg>'
+    image = [new_output("display_data", {"image/svg+xml": picture})]
+    words = {"image": {"alt": "a line"}, "figure": {"caption": "What to see."}}
     run(
         "from vitutils.encoder import Block\nfrom vitutils import plot",
         image=image,
-        mystnb=alt,
+        mystnb=words,
     )
     summary = "## Summary\n\nIt is short.\n\n## Exercises"
     cells.append(new_markdown_cell(summary, id="summary"))

@@ -1,5 +1,6 @@
 """How the rendered pages look: type, contrast, edges, graphs, paper, for everybody."""
 
+import io
 import os
 import re
 import subprocess
@@ -295,11 +296,52 @@ def test_picture_opens_large_and_the_reader_stays(browser, site):
         link.focus()
         tab.keyboard.press("Enter")
         large = tab.get_by_role("dialog").locator("img")
-        assert large.bounding_box()["width"] > 1.5 * width
+        assert large.bounding_box()["width"] > 1.3 * width
         tab.keyboard.press("Escape")
         assert tab.locator("dialog.lightbox").count() == 0 and tab.url == address
         assert link.evaluate("link => link === document.activeElement")
         assert wrong == []
+
+
+@pytest.mark.parametrize("page", [BLOCK, MAPS])
+def test_figures_have_the_pages_ground_in_both_themes(browser, site, page):
+    with opened(browser, site, page) as (tab, _):
+        for theme in THEMES:
+            turn(tab, theme)
+            body = tab.evaluate("getComputedStyle(document.body).backgroundColor")
+            ground = tuple(map(int, re.findall(r"\d+", body)[:3]))
+            for figure in tab.locator("article img.drawn-figure").all():
+                shot = Image.open(io.BytesIO(figure.screenshot())).convert("RGB")
+                assert {shot.getpixel((x, 2)) for x in (2, shot.width - 3)} == {ground}
+
+
+@pytest.mark.parametrize("page", [BLOCK, MAPS])
+def test_texts_of_figures_have_ten_pixels_on_a_phone(browser, site, page):
+    scales = "all => all.map(e => e.getBoundingClientRect().width / e.naturalWidth)"
+    with opened(browser, site, page, width=390) as (tab, _):
+        shrunk = tab.locator("article img.drawn-figure").evaluate_all(scales)
+    least = 10 * 4 / 3  # of 10 points, which tools/form.py sees to
+    assert shrunk and all(10 <= least * scale <= least + 0.1 for scale in shrunk)
+
+
+@pytest.mark.parametrize("page", CHAPTERS)
+def test_figures_are_numbered_and_say_what_to_see(page):
+    figures = soup(page).select("article .cell_output figure")
+    numbers = [figure.select_one(".caption-number").text.strip() for figure in figures]
+    chapter = f"{int(Path(page).name[:2])}.".removeprefix("0.")
+    expected = [f"Figure {chapter}{i}" for i in range(1, len(figures) + 1)]
+    assert numbers == expected and figures
+    captions = [figure.select_one(".caption-text").get_text() for figure in figures]
+    assert not [words for words in captions if not words.strip().endswith(".")]
+
+
+def test_figures_are_light():
+    for page in CHAPTERS:
+        sources = {
+            image["src"] for image in soup(page).select("article img.drawn-figure")
+        }
+        sizes = [(HTML / page).parent.joinpath(src).stat().st_size for src in sources]
+        assert sum(sizes) < 1_600_000, page
 
 
 # ---- the way around ----

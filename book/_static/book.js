@@ -3,7 +3,9 @@
 
 "use strict";
 
-const WIDE = "pre, mjx-container, .pst-scrollable-table-container, .output, .graph > div";
+const WIDE =
+  "pre, mjx-container, .pst-scrollable-table-container, .output, .graph > div, " +
+  "a.image-reference";
 const GRAPHS = "article .text_html > div > img[src^='data:image/svg+xml;base64']";
 const THEME = document.documentElement.dataset;
 
