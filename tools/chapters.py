@@ -42,6 +42,7 @@ QUIET = ["--IPKernelApp.log_level=ERROR"]
 PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
 SECONDS = {  # a chapter's, on two cores; every other chapter: 20
+    "00_on_one_page": 60,
     "08_training": 120,
     "09_attention_maps": 30,
     "10_distillation_token": 30,

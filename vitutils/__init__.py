@@ -9,6 +9,7 @@ __version__ = "0.2.0"
 # Chapter -> the module that it explains -> the names in it. What else a module holds
 # belongs to its first chapter.
 CHAPTERS = {
+    0: {},  # the whole model, without the package
     1: {"attention": ["ScaledDotProductAttention"]},
     2: {"attention": ["MultiHeadAttention"]},
     3: {"mlp": ["MLP"]},
