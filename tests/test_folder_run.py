@@ -243,7 +243,7 @@ def test_in_fp16_a_gradient_that_no_scale_helps_ends_the_run(
     assert all(value.isfinite().all() for value in model.state_dict().values())
     bad |= {*range(100)}
     steps.clear()
-    with pytest.raises(FloatingPointError, match="the gradient is nan at step 2"):
+    with pytest.raises(FloatingPointError, match="the gradient is nan at step 26 "):
         fit(small_vit(), data, run=FolderRun(tmp_path / "always"), **more)
     kept = load_state(tmp_path / "always" / "last.pt")["model"]
     assert all(value.isfinite().all() for value in kept.values())

@@ -46,7 +46,7 @@ def test_a_device_is_called_by_its_model(tmp_path, monkeypatch):
     assert machine(device="cuda")["device"] == device_name("cuda") == "a large GPU"
     monkeypatch.setattr(platform, "processor", lambda: "some processor")
     cpuinfo = tmp_path / "cpuinfo"
-    monkeypatch.setattr(module, "Path", lambda path: cpuinfo)
+    monkeypatch.setattr(module, "Path", {"/proc/cpuinfo": cpuinfo}.get)
     assert device_name("cpu") == "some processor"
     cpuinfo.write_text("processor\t: 0\n")
     assert device_name("cpu") == "some processor"

@@ -19,11 +19,12 @@ from test_train import SETTINGS, bright_halves, small_vit
 from vitutils import processes
 from vitutils.cli.train import told_before_the_end
 from vitutils.data import augmentation
+from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import load_model, load_state
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.large_step import LargeStep, evaluate_together
 from vitutils.engine.precision import MixedPrecision
-from vitutils.train import fit
+from vitutils.train import evaluate, fit
 
 pytestmark = pytest.mark.xdist_group("processes")  # they share two runs
 
@@ -284,11 +285,13 @@ def test_every_question_has_one_answer_in_both(tmp_path):
         norm = torch.nn.BatchNorm1d(3)
         norm.running_mean.fill_(rank + 1)
         processes.copy_buffers(norm)
+        mine = processes.share(5)
+        rows = torch.stack([mine, 10 * mine]).T  # their memory is in another order
         return {
             "who": (processes.rank(), processes.count()),
-            "total": processes.total(1.0 + rank, 4.0),
-            "share": processes.share(5).tolist(),
-            "gathered": processes.gather(10 * processes.share(5)[:, None], 5).tolist(),
+            "total": processes.total(1.0 + rank, 0.1),
+            "share": mine.tolist(),
+            "gathered": processes.gather(rows, 5).tolist(),
             "buffers": norm.running_mean.tolist(),
             "asked": processes.ask_first(lambda number: 7 * number + rank, 2),
         }
@@ -296,8 +299,8 @@ def test_every_question_has_one_answer_in_both(tmp_path):
     first, second = in_two(tmp_path, work)
     assert (first.pop("who"), second.pop("who")) == ((0, 2), (1, 2))
     assert (first.pop("share"), second.pop("share")) == ([0, 2, 4], [1, 3, 0])
-    gathered = [[0], [10], [20], [30], [40]]
-    expected = {"total": (3.0, 8.0), "gathered": gathered, "buffers": [1, 1, 1]}
+    gathered = [[0, 0], [1, 10], [2, 20], [3, 30], [4, 40]]
+    expected = {"total": (3.0, 0.2), "gathered": gathered, "buffers": [1, 1, 1]}
     assert first == second == expected | {"asked": 14}
 
 
@@ -366,6 +369,35 @@ def test_two_processes_take_the_steps_of_one(tmp_path, parts):
     for name in ("losses", "logits", "labels"):
         torch.testing.assert_close(first[name], alone[name], atol=1e-4, rtol=1e-4)
         assert torch.equal(*map(torch.as_tensor, (first[name], second[name])))
+
+
+def test_two_processes_validate_with_the_firsts_running_statistics(tmp_path):
+    """Each has BatchNorm's of its own images, but one model is kept."""
+    data = SimpleNamespace(train=bright_halves(64, 0), validation=bright_halves(9, 1))
+
+    class Counted(ConvNet):
+        def forward(self, images):
+            if not self.training:
+                counts.append(len(images))
+            return super().forward(images)
+
+    def work(rank):
+        torch.manual_seed(0)
+        net = Counted(in_channels=1, num_classes=2, widths=(4, 4))
+        settings = SETTINGS | {"epochs": 1}
+        (row,) = fit(net, data, step=LargeStep, **settings)
+        found = {
+            "told": row["val_loss"],
+            "weights": net.state_dict(),
+            "seen": [*counts],
+        }
+        return found | {"found": evaluate(net, data.validation).loss}
+
+    counts = []
+    first, second = in_two(tmp_path, work)
+    assert_same(first, second, atol=0, rtol=0)
+    assert first["seen"] == second["seen"] == [5]  # of 9, a half
+    assert first["told"] == second["told"] == pytest.approx(first["found"], rel=1e-5)
 
 
 def test_a_signal_to_one_process_ends_both_after_the_same_step(tmp_path):

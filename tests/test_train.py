@@ -960,6 +960,28 @@ def test_an_averaged_run_that_is_cut_resumes_to_the_same_bits(data, tmp_path):
         assert not torch.allclose(mean[name], last[name], atol=1e-4)
 
 
+def test_a_run_in_fp16_goes_on_with_the_scale_that_it_had_found(data, tmp_path):
+    """One begun anew would leave out steps that the whole run takes."""
+    calls, made = [], []
+
+    def loss_fn(logits, labels, images):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        loss = nn.functional.cross_entropy(logits, labels)
+        return loss + (0 * logits.sum()).sqrt() if len(calls) == 1 else loss
+
+    def step(*args, **settings):
+        made.append(LargeStep(*args, precision="fp16", **settings))
+        return made[-1]
+
+    settings = SETTINGS | {"epochs": 1, "loss_fn": loss_fn, "step": step}
+    with pytest.raises(KeyboardInterrupt):
+        fit(small_vit(), data, run=FolderRun(tmp_path), **settings)
+    fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **settings)
+    assert [one.amp.scaler.get_scale() for one in made] == [2**15, 2**15]
+
+
 def test_validation_is_computed_in_the_precision_of_training(data):
     class Seen(nn.Module):
         def __init__(self):
@@ -971,7 +993,8 @@ def test_validation_is_computed_in_the_precision_of_training(data):
             self.dtypes[self.training].add(logits.dtype)
             return logits
 
-    for precision, dtype in (("bf16", torch.bfloat16), ("auto", torch.float32)):
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16, "auto": torch.float32}
+    for precision, dtype in kinds.items():
         model = Seen()
         step = partial(LargeStep, precision=precision)
         fit(model, data, step=step, **SETTINGS | {"epochs": 1})
