@@ -3,6 +3,8 @@
 import json
 import os
 import stat
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -91,6 +93,34 @@ def test_a_full_disk_is_named_by_the_file(model, tmp_path, monkeypatch):
     with pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*full"):
         save_model(model, tmp_path / "model.safetensors")
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_file_is_on_disk_before_it_takes_its_name(tmp_path, monkeypatch):
+    path, asked = tmp_path / "a" / "new" / "last.pt", []
+    monkeypatch.setattr(os, "fsync", lambda _: asked.append(path.exists()))
+    save_state({"step": 3}, path)
+    assert asked == [False] and path.exists()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks for processes by number")
+def test_what_processes_that_died_have_left_beside_a_file_is_removed(tmp_path):
+    """And no other's: of one at work, of another file, of nobody."""
+    path = tmp_path / "last[1].pt"
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+
+    def left(number, name=path.name):
+        folder = tmp_path / f".{name}.{number}.part"
+        folder.mkdir()
+        (folder / name).write_bytes(b"half of it")
+        return folder
+
+    gone = [left(dead.pid), left(os.getpid())]
+    kept = {left(dead.pid, "last1.pt"), *map(left, (os.getppid(), "mine", 10**30, ""))}
+    save_state({"step": 3}, path)
+    assert not any(folder.exists() for folder in gone)
+    assert {*tmp_path.iterdir()} == kept | {path}
+    assert load_state(path) == {"step": 3}
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -245,7 +275,8 @@ def test_a_checkpoint_is_known_by_what_it_says_of_itself(tmp_path, metadata, wan
     assert is_checkpoint(path) is wanted
     path.write_bytes(b"\xff" * 100)
     assert not is_checkpoint(path)
-    assert not is_checkpoint(tmp_path)
+    (folder := tmp_path / "folder.safetensors").mkdir()
+    assert not any(map(is_checkpoint, (tmp_path, folder, folder / "no.safetensors")))
 
 
 def test_files_are_for_others_to_read_too(model, tmp_path):

@@ -579,7 +579,9 @@ def test_a_second_ctrl_c_ends_one_process_at_once_and_several_after_the_step(
     assert load_state(tmp_path / "last.pt")["step"] == (3 if count == 2 else 1)
 
 
-def test_the_bar_shows_images_and_goes_on_where_it_was(data, tmp_path, monkeypatch):
+def test_the_bar_shows_images_and_goes_on_where_it_was(
+    data, tmp_path, monkeypatch, capsys
+):
     bars = []
 
     class Bar:
@@ -614,6 +616,8 @@ def test_the_bar_shows_images_and_goes_on_where_it_was(data, tmp_path, monkeypat
         shown | {"initial": 0, "disable": True},
     ]
     assert [bar.shown for bar in bars] == [132, 200, 200]
+    (line,) = capsys.readouterr().out.splitlines()  # above the bar, by the first alone
+    assert line.startswith("epoch   2/2   train loss")
 
 
 def test_a_process_that_is_not_the_first_keeps_and_tells_nothing(
@@ -665,6 +669,18 @@ def test_a_state_without_a_setup_does_not_go_on_with_one(data, tmp_path):
     run = FolderRun(tmp_path, resume=True, setup={"crop": "flip"})
     with pytest.raises(ValueError, match="has crop None, not flip: resume it"):
         fit(small_vit(), data, run=run, **SHORT)
+
+
+def test_the_curves_of_a_run_that_was_killed_have_each_step_once(data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    loss_fn = stopping(5, lambda: fail(MemoryError))  # the state is of the first step
+    with pytest.raises(MemoryError):
+        fit(small_vit(), data, run=FolderRun(tmp_path), loss_fn=loss_fn, **SHORT)
+    fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+    events = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [*range(14)]
 
 
 def test_curves_have_numbers_by_step_and_say_from_where_they_count_anew(tmp_path):
