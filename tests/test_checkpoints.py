@@ -235,12 +235,13 @@ def test_widths_that_the_weights_do_not_have_are_refused(tmp_path, widths):
 
 
 @pytest.mark.timeout(20)
-def test_many_empty_weights_make_no_deep_model(tmp_path):
+@pytest.mark.parametrize("kind", [VIT, "vitutils.deit.DistilledVisionTransformer"])
+def test_many_empty_weights_make_no_deep_model(tmp_path, kind):
     path, depth = tmp_path / "model.safetensors", 5000
     names = [f"encoder.blocks.{i}.norm1.weight" for i in range(depth)]
     config = json.dumps({"depth": depth})
     save_file(
-        dict.fromkeys(names, torch.ones(0)), path, {"class": VIT, "config": config}
+        dict.fromkeys(names, torch.ones(0)), path, {"class": kind, "config": config}
     )
     with pytest.raises(ValueError, match="its depth is 5000, with 5000 tensors"):
         load_model(path)
@@ -253,9 +254,10 @@ def test_weights_that_are_no_floats_are_refused(model, tmp_path, kind):
         load_model(rewritten(path, {}, **{"head.bias": model.head.bias.to(kind)}))
 
 
-def test_weights_of_any_value_and_half_precision_load(model, tmp_path):
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_any_value_and_precision_load(model, tmp_path, kind):
     save_model(model, path := tmp_path / "model.safetensors")
-    bias = torch.tensor([float("nan"), 1.5], dtype=torch.float16)
+    bias = torch.tensor([float("nan"), 1.5], dtype=kind)
     again = load_model(rewritten(path, {}, **{"head.bias": bias}))
     assert again.head.bias.isnan().tolist() == [True, False]
     assert again.head.bias.dtype == torch.float32

@@ -224,10 +224,18 @@ def test_names_of_dinov2_and_of_old_torchvision_files():
     assert all(torch.equal(found[key], expected[key]) for key in expected)
 
 
-def test_what_wraps_the_weights_is_taken_off_and_half_precision_widened(tmp_path):
+@pytest.mark.parametrize(
+    "wrappers", [["model"], ["state_dict"], ["state_dict", "model"]]
+)
+def test_what_wraps_the_weights_is_taken_off_and_half_precision_widened(
+    tmp_path, wrappers
+):
     theirs = timm_small()
     state = {key: value.half() for key, value in theirs.state_dict().items()}
-    path = saved({"model": state, "epoch": 3}, tmp_path / "w.pth")
+    wrapped = state
+    for wrapper in wrappers:
+        wrapped = {wrapper: wrapped, "epoch": 3}
+    path = saved(wrapped, tmp_path / "w.pth")
     ours = load_pretrained(path, num_heads=3)
     assert {p.dtype for p in ours.parameters()} == {torch.float32}
     theirs.load_state_dict({key: value.float() for key, value in state.items()})
@@ -453,13 +461,16 @@ class Code:
         return open, (str(self.path), "w")
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol 4")
 def test_code_in_a_file_is_refused_and_not_run(tmp_path):
     trace, state = tmp_path / "trace", timm_small().state_dict()
-    torch.save(state | {"code": Code(trace)}, tmp_path / "w.pth")
+    for protocol in (2, 4):  # each with other words for what it asks for
+        path = tmp_path / f"{protocol}.pth"
+        torch.save(state | {"code": Code(trace)}, path, pickle_protocol=protocol)
     (tmp_path / "old.pth").write_bytes(pickle.dumps({"code": Code(trace)}, 2))
     code = np.array([Code(trace)], dtype=object)
     np.savez(tmp_path / "w.npz", **google_arrays(timm_small()), code=code)
-    for name in ("w.pth", "old.pth", "w.npz"):
+    for name in ("2.pth", "4.pth", "old.pth", "w.npz"):
         with pytest.raises(ValueError, match="not a whole file of weights alone"):
             load_pretrained(tmp_path / name)
     assert not trace.exists()
@@ -544,6 +555,41 @@ def test_a_file_that_unpacks_to_far_more_than_its_size_is_refused(
         load_pretrained(path, num_heads=3)
 
 
+def test_a_file_packed_as_neither_numpy_nor_torch_would_is_refused(tmp_path):
+    np.savez(path := tmp_path / "w.npz", **google_arrays(timm_small()))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_BZIP2) as file:
+        file.writestr("a.npy", b"1")
+    with pytest.raises(ValueError, match="it is packed as neither"):
+        load_pretrained(path)
+
+
+def test_a_file_of_an_old_form_loads_and_each_of_its_parts_is_looked_at(tmp_path):
+    """As torch wrote before 1.6: pickles in a row."""
+    theirs, path = timm_small(), tmp_path / "w.pth"
+    torch.save(theirs.state_dict(), path, _use_new_zipfile_serialization=False)
+    ours = load_pretrained(path, num_heads=3)
+    close(*both(ours, theirs, photos(32)))
+
+    class Memory:
+        def __reduce__(self):
+            return bytearray, (3,)
+
+    parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}, {}, []]
+    for place in range(5):
+        asking = [*parts[:place], Memory(), *parts[place + 1 :]]
+        path.write_bytes(b"".join(pickle.dumps(part, 2) for part in asking))
+        with pytest.raises(ValueError, match="it asks for __builtin__ bytearray"):
+            load_pretrained(path)
+
+
+def test_weights_that_were_saved_on_a_gpu_load_without_one(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.serialization, "location_tag", lambda _: "cuda:0")
+        path = saved(timm_small(), tmp_path / "w.pth")
+    model = load_pretrained(path, num_heads=3)
+    assert {p.device.type for p in model.parameters()} == {"cpu"}
+
+
 def test_weights_that_numpy_compressed_load(tmp_path):
     np.savez_compressed(tmp_path / "w.npz", **google_arrays(timm_small()))
     assert load_pretrained(tmp_path / "w.npz").config["num_heads"] == 3
@@ -601,7 +647,7 @@ def test_a_warm_cache_needs_no_network(site, tmp_path, no_network):
 
 def test_another_file_than_the_published_one_is_not_kept(site, tmp_path, capsys):
     site.write_bytes(site.read_bytes() + b"x")
-    with pytest.raises(RuntimeError, match=r"toy.* sent .*another hash"):
+    with pytest.raises(RuntimeError, match=r"toy.* sent .*, which has another hash"):
         load_pretrained("toy")
     assert cached(tmp_path) == []
 
@@ -640,11 +686,13 @@ def test_without_network_the_error_says_what_to_do(no_network, tmp_path):
     "file, found",
     [
         ("toy.pth", True),
+        ("toy_file.pth", True),  # its own name
         ("toy.safetensors", True),
         ("toy_fp16.safetensors", True),
         ("toy_reg4.safetensors", False),  # another model
         ("toyish.safetensors", False),
         ("toy.txt", False),
+        ("toy.pth.part", False),
     ],
 )
 def test_a_folder_of_weights_comes_first(
@@ -686,11 +734,15 @@ def test_published_addresses_equal_those_that_timm_knows():
         "augreg_b_16": "vit_base_patch16_224.augreg_in21k_ft_in1k",
         "dinov2_vits14": "vit_small_patch14_dinov2.lvd142m",
         "dinov2_vitb14": "vit_base_patch14_dinov2.lvd142m",
-        **{name: f"{name}.fb_in1k" for name in PUBLISHED if name.startswith("deit")},
+        **{name: f"{name}.fb_in1k" for name in PUBLISHED if "deit" in name},
     }.items():
         config = timm.models.get_pretrained_cfg(theirs)
         assert PUBLISHED[ours].url == config.url
         assert (PUBLISHED[ours].mean, PUBLISHED[ours].std) == (config.mean, config.std)
+    name = "vit_small_patch16_224.augreg_in21k_ft_in1k"
+    ours, theirs = PUBLISHED[name], timm.models.get_pretrained_cfg(name)
+    assert ours.url.startswith(f"https://huggingface.co/{theirs.hf_hub_id}/resolve/")
+    assert (ours.mean, ours.std) == (theirs.mean, theirs.std)
 
 
 def test_the_digits_are_as_their_page_says(root):

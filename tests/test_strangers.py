@@ -15,6 +15,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from test_pretrained import google_arrays, timm_small, torchvision_small
 from timm.models.deit import VisionTransformerDistilled
@@ -23,6 +24,7 @@ from vitutils.__main__ import main
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import is_checkpoint, load_model, load_state
+from vitutils.engine.strangers import listed, reason, shown
 from vitutils.pretrained import load_pretrained
 from vitutils.vit import VisionTransformer
 
@@ -90,6 +92,22 @@ def answers(model):
     else:
         shape = model.embeddings.image_shape
     assert model(torch.zeros(1, *shape)).shape == (1, model.config["num_classes"])
+
+
+def test_a_strangers_words_are_shown_in_a_line_and_cut():
+    assert [shown(words) for words in ("", "a\nb", "é", 3)] == [
+        "''",
+        r"'a\nb'",
+        "é",
+        "3",
+    ]
+    assert shown("a" * 80) == "a" * 80 and shown("a" * 81) == "a" * 80 + "..."
+    assert listed("abcdef") == "a, b, c, d, e, f"
+    assert listed("abcdefgh") == "a, b, c, d, e, f and 2 more"
+    assert reason(ValueError("a" * 300)) == "a" * 300
+    assert reason(ValueError("a" * 301)) == "a" * 300 + "..."
+    assert reason(SafetensorError("cut")) == "cut"
+    assert reason(KeyError("weight")) == "KeyError"
 
 
 # ---- what may be wrong ----
