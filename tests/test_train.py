@@ -137,8 +137,9 @@ def test_an_interrupted_run_resumes_to_the_same_bits(data, tmp_path, stop_at):
         return nn.functional.cross_entropy(logits, labels)
 
     folder = tmp_path / "cut"
-    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {stop_at}"):
+    with pytest.raises(KeyboardInterrupt, match=f"stopped after step {stop_at}") as cut:
         fit(small_vit(), data, run=FolderRun(folder), loss_fn=interrupt, **SETTINGS)
+    assert str(cut.value).endswith(f"goes on from {folder}")
     load_model(folder / "best.safetensors")  # usable, however early it stopped
 
     resumed = VisionTransformer(**whole.config)  # other weights: the file's count
