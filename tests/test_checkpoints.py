@@ -154,6 +154,8 @@ def test_weights_of_a_foreign_model_are_not_guessed(tmp_path):
         "vitutils.__main__.main",
         "vitutils.vit.nn.Module",
         "vitutils.vit.VisionTransformer.tiny",
+        "vitutils.train.fit",
+        "vitutils.train.Evaluation",
         "",
     ],
 )
@@ -275,6 +277,8 @@ def test_weights_of_any_value_and_precision_load(model, tmp_path, kind):
 def test_a_checkpoint_is_known_by_what_it_says_of_itself(tmp_path, metadata, wanted):
     save_file({}, path := tmp_path / "model.safetensors", metadata)
     assert is_checkpoint(path) is wanted
+    save_file({}, other := tmp_path / "model.pth", metadata)
+    assert not is_checkpoint(other)
     path.write_bytes(b"\xff" * 100)
     assert not is_checkpoint(path)
     (folder := tmp_path / "folder.safetensors").mkdir()
