@@ -80,10 +80,7 @@ def main(arguments):
 def begin(folder, *words):
     """Start that command as a process with a session of its own."""
     code = (
-        "import signal\n"
         "from vitutils.__main__ import start\n"
-        # A shell starts background jobs with Ctrl-C ignored, and tests inherit that.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "raise SystemExit(start('test_record', stopped='stopped'))\n"
     )
     return subprocess.Popen(
