@@ -296,6 +296,8 @@ def test_picture_opens_large_and_the_reader_stays(browser, site):
         link.focus()
         tab.keyboard.press("Enter")
         large = tab.get_by_role("dialog").locator("img")
+        assert large.bounding_box()["width"] <= 390  # first all of it
+        tab.get_by_role("button", name="Larger").click()
         assert large.bounding_box()["width"] > 1.3 * width
         tab.keyboard.press("Escape")
         assert tab.locator("dialog.lightbox").count() == 0 and tab.url == address

@@ -82,19 +82,22 @@ function enlarge(picture, width) {
   const box = document.createElement("dialog");
   box.className = "lightbox";
   box.setAttribute("aria-label", "The picture, large");
-  box.innerHTML = '<button type="button">Close</button><div tabindex="0"></div>';
-  const [button, pane] = box.children;
+  const buttons = '<button type="button">Close</button><button type="button"></button>';
+  box.innerHTML = `<header>${buttons}</header><div tabindex="0"></div>`;
+  const [[close, size], pane] = [box.firstChild.children, box.lastChild];
   const copy = picture.cloneNode(true);
   copy.removeAttribute("style");
   pane.append(copy);
   const fit = (fits) => {
     box.classList.toggle("fits", fits);
     copy.style.width = fits ? "" : `${width}px`;
+    size.textContent = fits ? "Larger" : "Whole";
   };
-  // On a phone, where all of a figure is as small as in the page, its own size.
-  fit(picture.matches("svg") || innerWidth > 600);
-  copy.addEventListener("click", () => fit(!box.matches(".fits")));
-  button.addEventListener("click", () => box.close());
+  const change = () => fit(!box.matches(".fits"));
+  fit(true);
+  copy.addEventListener("click", change);
+  size.addEventListener("click", change);
+  close.addEventListener("click", () => box.close());
   pane.addEventListener("click", (event) => event.target === pane && box.close());
   box.addEventListener("keydown", (event) => event.key === "Escape" && box.close());
   box.addEventListener("close", () => box.remove());

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.colors import to_rgb
 from numpy.typing import ArrayLike
 from PIL import Image
 
@@ -31,7 +32,7 @@ from vitutils.plot.common import pixels
 
 HERE = Path(__file__).parent
 FIRST_TOKENS = ("class token", "distillation token")
-DOT, RIM = 0.8, 0.82  # the largest dot, in sides of a patch; how much of it is orange
+DOT, RIM = 0.8, 0.82  # the largest dot, in sides of a patch; how much of it is violet
 PANEL, GAP = 256, 12  # pixels: a panel of the static picture, at most; between the two
 
 # data-lm-suppress-shortcuts: in JupyterLab the arrow keys would move between cells.
@@ -113,7 +114,7 @@ def explore(
     png, width = static_picture(picture, by_class_token)
     look = {
         name.replace("_", "-"): COLORS[name]
-        for name in ("query", "key", "class_token", "distill_token")
+        for name in ("query", "attention", "class_token", "distill_token")
     }
     ratio = picture.shape[1] / picture.shape[0]
     dot = DOT * min(1 / columns, 1 / rows / ratio)  # in widths of the picture
@@ -229,8 +230,8 @@ def dotted(image: np.ndarray, attention: np.ndarray) -> np.ndarray:
     distance = np.hypot(y % cell[0] - cell[0] / 2, x % cell[1] - cell[1] / 2)
     share = attention / max(attention.max(), 1e-12)
     radius = DOT / 2 * cell.min() * np.kron(np.sqrt(share), np.ones(cell))
-    orange = [int(COLORS["key"][i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    for color, edge in (((1, 1, 1), radius), (orange, RIM * radius)):
+    violet = to_rgb(COLORS["attention"])
+    for color, edge in (((1, 1, 1), radius), (violet, RIM * radius)):
         cover = np.clip(edge - distance + 0.5, 0, np.minimum(1, edge))[..., None]
         image = cover * np.array(color) + (1 - cover) * image
     return image
