@@ -123,8 +123,15 @@ def pytest_addoption(parser):
     parser.addoption("--chapters", default="", metavar='"03 08"', help=words)
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by marks
 def pytest_collection_modifyitems(config, items):
-    """Choose the tests of the chapters named; let the longest start first."""
+    """Choose the tests of the chapters named; let the longest start first.
+
+    What opens a browser is slow.
+    """
+    for item in items:
+        if "browser" in item.fixturenames and not item.get_closest_marker("slow"):
+            item.add_marker(pytest.mark.slow(2))
     if numbers := [int(word[:2]) for word in config.getoption("chapters").split()]:
         if unknown := set(numbers) - set(CHAPTERS):
             raise pytest.UsageError(f"no chapter {unknown} in vitutils.CHAPTERS")
