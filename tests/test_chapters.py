@@ -2,8 +2,9 @@
 
 import nbformat
 import pytest
+from answers import answers
 from chapters import NAMES, NOTEBOOKS
-from form import faults
+from form import exercises, faults
 from nbformat.v4 import new_output
 
 
@@ -12,6 +13,16 @@ def test_form(name):
     path = NOTEBOOKS / f"{name}.ipynb"
     if found := faults(nbformat.read(path, as_version=4), int(name[:2])):
         pytest.fail("\n".join([f"notebooks/{name}.ipynb:", *found]), pytrace=False)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if answers(name)])
+def test_each_exercise_has_answers_to_try_its_check_on(name):
+    asked = exercises(nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4))
+    assert sorted(answers(name)) == list(range(1, len(asked) + 1))
+    for number, found in answers(name).items():
+        rights = [right for _, right, _ in found]
+        assert rights.count(True) >= 2 and rights.count(False) >= 3, number
+        assert "hard-coded" in [words for words, right, _ in found if not right], number
 
 
 def test_an_example_without_a_fault(example):
