@@ -5,7 +5,7 @@ import pytest
 from answers import answers
 from chapters import NAMES, NOTEBOOKS
 from form import exercises, faults
-from nbformat.v4 import new_output
+from nbformat.v4 import new_markdown_cell, new_output
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,6 +73,10 @@ def test_an_example_without_a_fault(example):
         ("It is short", "It is in /tmp/x", "a path of one machine"),
         ("not yet: a is", "not yet: " + 79 * "a", "> 79 characters printed"),
         ("not yet: a is", "correct", "it must print 'not yet"),
+        ("It is short", "It gets 87 %", "87 stands in no output"),
+        ("It is short", "It has 1,234 heads", "1,234 stands in no output"),
+        ("It is short", "It takes about 4.5 s", "4.5 stands in no output"),
+        ("What to see", "It is 4.5 s", "4.5 stands in no output"),
         ('"exercise-check"', '"other"', "no check cell"),
         ("<details>", "<div>", "folded solution"),
     ],
@@ -83,6 +87,25 @@ def test_a_fault_is_seen(example, old, new, fault):
     spoiled = nbformat.reads(text.replace(old, new), as_version=4)
     found = faults(spoiled, 4)
     assert any(fault in words for words in found), found
+
+
+@pytest.mark.parametrize(
+    "output, told",
+    [
+        ("0.8712", "It gets 87 %."),
+        ("0.8712", "It gets 87.1 %, 0.87."),
+        ("1283 s", "It takes about 1,300 s."),
+        ("1,234", "There are 1,234."),
+        ("5e-3", "A rate of 0.005 in 2021."),
+        ("None", "It is $2^{10} = 1{,}024$, so 1,024."),
+        ("None", "It got 87 % ([Li et al. (2020)](../book/bibliography.md))."),
+        ("None", "With `lr=0.125`, that is 0.125, see figure 4.1 and table 300."),
+    ],
+)
+def test_a_number_that_is_shown_may_be_told(example, output, told):
+    example.cells[1].outputs[0].text = output
+    example.cells.append(new_markdown_cell(told))
+    assert faults(example, 4) == []
 
 
 def test_an_error_in_an_output_is_seen(example):

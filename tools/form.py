@@ -8,6 +8,7 @@ from pathlib import Path
 import chapters
 from chapters import place
 from nbformat.v4 import new_markdown_cell
+from prose import untold
 
 import vitutils
 from vitutils import CHAPTERS, plot
@@ -179,6 +180,12 @@ def faults_of_figures(notebook):
                     yield cell, f"text in {color or 'black'}: plot.INK beside a dot"
 
 
+def faults_of_numbers(notebook):
+    """Yield (cell, what is wrong) with numbers that are told and not shown."""
+    for cell, number in untold(notebook.cells):
+        yield cell, f"{number} stands in no output, code or formula, and has no source"
+
+
 def faults_of_exercises(notebook):
     """Yield (cell, what is wrong) with exercises: stub, check, folded solution."""
     cells = notebook.cells
@@ -202,6 +209,7 @@ def faults(notebook, number):
         faults_of_code(notebook, number),
         faults_of_outputs(notebook, number),
         faults_of_figures(notebook),
+        faults_of_numbers(notebook),
         faults_of_exercises(notebook),
     )
     return [
