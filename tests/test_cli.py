@@ -239,6 +239,7 @@ def test_a_run_starts_from_a_checkpoint_of_another_size_and_other_classes(
         assert torch.equal(model.encoder.state_dict()[name], value)
 
 
+@pytest.mark.slow(2)
 def test_the_study_of_cifar10_runs_commands(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     small = "--batch-size 16 --epochs 1"

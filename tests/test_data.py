@@ -46,6 +46,7 @@ def same(batches, others):
 # Fashion-MNIST
 
 
+@pytest.mark.slow(2)
 def test_fashion_mnist_is_whole(fashion):
     assert [len(fashion.train), len(fashion.validation), len(fashion.test)] == [
         54_000,
@@ -88,6 +89,7 @@ def test_validation_is_the_same_each_time(fashion):
     assert fashion.train.images.any()
 
 
+@pytest.mark.slow(2)
 def test_mean_and_std_are_those_of_the_training_images(fashion):
     pixels = fashion.train.images.double() / 255
     assert fashion.mean == pytest.approx((pixels.mean().item(),), abs=1e-9)

@@ -149,6 +149,7 @@ def test_a_teacher_is_trained_once(teacher, tmp_path):
     assert all(torch.equal(a, b) for a, b in weights)
 
 
+@pytest.mark.slow(2)
 def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images(few):
     results = experiments.train_three(SMALL | {"seed": 0})
     assert results["accuracy"].keys() == {"cnn", "vit", "deit"}

@@ -297,6 +297,7 @@ def test_readme_links_to_files_that_exist(root):
 # ---- CI ----
 
 
+@pytest.mark.slow(2)
 def test_workflows_pass_actionlint(root):
     files = sorted((root / ".github" / "workflows").glob("*.yml"))
     assert len(files) == 2

@@ -308,6 +308,7 @@ def test_execute_says_what_to_look_at_and_what_takes_too_long(
     assert read(root).cells[-1].execution_count == 4
 
 
+@pytest.mark.slow(2)
 def test_execute_runs_under_the_conditions_of_the_tests(root):
     source = "import os\nprint(os.environ['OMP_NUM_THREADS'], os.listdir('.'))"
     put(root, "02_more.ipynb", new_markdown_cell("# More"), new_code_cell(source))
@@ -338,6 +339,7 @@ def test_a_skeleton_needs_a_new_name(root, name):
     assert files(root) == before
 
 
+@pytest.mark.slow(2)
 def test_execute_runs_the_chapters_named(root):
     put(root, "02_more.ipynb", new_markdown_cell("# More"), new_code_cell("1"))
     chapters.execute(["02"], root)
