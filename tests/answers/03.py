@@ -145,17 +145,17 @@ def as_convolution(mlp):
     return conv if mlp.fc1.in_features == 6 else None
 
 
-# %% 4 right: a faster rate
+# %% 4 right: another seed and rate
 torch.manual_seed(2)
 mine = MLP(embed_dim=D, mlp_dim=64)
-train(mine, 0.1, steps=2500, target=triples)
+train(mine, 0.06, steps=1500, target=triples)
 
 # %% 4 right: a loop of one's own
 torch.manual_seed(3)
 mine = MLP(embed_dim=D, mlp_dim=64)
 optimizer = torch.optim.AdamW(mine.parameters(), lr=0.05, weight_decay=0)
-for step in range(2000):
-    optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 2000)
+for step in range(1500):
+    optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 1500)
     x = torch.randn(256, D)
     loss = (mine(x) - triples(x)).pow(2).mean()
     optimizer.zero_grad()
