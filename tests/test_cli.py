@@ -371,7 +371,7 @@ def test_what_is_wrong_is_said_in_a_line(
         ("--init nowhere", "nowhere is no file and none of"),
         ("--init GRAY", "gray.safetensors wants images of 1 channels"),
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
-        ("--init ODD", "embed_dim 24 is no multiple of 64: give num_heads"),
+        ("--init ODD", "heads unknown for embed_dim 24: give num_heads"),
         ("--init MLP", "mlp.safetensors holds a MLP, no model of images"),
         ("--init NO_JSON", "no_json.safetensors is not of this version of vitutils"),
     ],

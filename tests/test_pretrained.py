@@ -402,8 +402,14 @@ def test_many_faults_are_counted_and_all_kinds_named():
 def test_names_of_nobody_and_sizes_that_cannot_be_read():
     with pytest.raises(ValueError, match=r"names in it \(module\.cls_token, .*no ViT"):
         convert({f"module.{k}": v for k, v in timm_small().state_dict().items()})
-    with pytest.raises(ValueError, match="24 is no multiple of 64: give num_heads"):
+    with pytest.raises(
+        ValueError, match="heads unknown for embed_dim 24: give num_heads"
+    ):
         convert(timm_small().state_dict())
+    with pytest.raises(
+        ValueError, match="heads unknown for embed_dim 128: give num_heads"
+    ):
+        convert(timm_small(embed_dim=128, num_heads=4).state_dict())  # not 2 of 64
     state = timm_small().state_dict()
     state["pos_embed"] = state["pos_embed"][:, :-1]
     with pytest.raises(ValueError, match="positions of 15 patches, which fill no"):
@@ -601,7 +607,7 @@ def site(tmp_path, monkeypatch):
     folder = tmp_path / "site"
     folder.mkdir()
     path = folder / "toy.pth"
-    saved(timm_small(embed_dim=64, num_heads=1), path)
+    saved(timm_small(embed_dim=192, num_heads=3), path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     path = path.rename(folder / f"toy-{digest[:8]}.pth")
 
@@ -700,11 +706,11 @@ def test_a_folder_of_weights_comes_first(
 ):
     folder = tmp_path / "weights"
     folder.mkdir()
-    saved(timm_small(embed_dim=64, num_heads=1), folder / file)
+    saved(timm_small(embed_dim=192, num_heads=3), folder / file)
     monkeypatch.setenv("VITUTILS_WEIGHTS", str(folder))
     monkeypatch.setitem(PUBLISHED, "toy", Published("https://example.org/toy_file.pth"))
     if found:
-        assert load_pretrained("toy").config["embed_dim"] == 64
+        assert load_pretrained("toy").config["embed_dim"] == 192
     else:
         with pytest.raises(RuntimeError, match="could not be downloaded"):
             load_pretrained("toy")

@@ -56,6 +56,10 @@ GOOGLE = {
 }
 
 
+# Heads by width, where all published ViTs agree; no shape in a file tells them.
+HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
+
+
 def load_pretrained(
     name: str | Path,
     *,
@@ -74,8 +78,8 @@ def load_pretrained(
             another one the position embeddings are resampled.
         num_classes: number of classes; None: the file's. For another number a new
             head is drawn. DINOv2's files have no head and need the number.
-        num_heads: attention heads in a block; None: heads of 64 features, or what the
-            file says (Google's do).
+        num_heads: attention heads in a block; None: what the file says (Google's do),
+            else what ``HEADS`` has for its width, and an error for another one.
 
     Returns:
         A ``VisionTransformer``, or a ``DistilledVisionTransformer`` if the file has a
@@ -232,7 +236,7 @@ def sizes(
     Args:
         state, names: from ``recognize``.
         first: number of tokens before the patches.
-        num_heads: no shape tells it; None: as many as make heads of 64.
+        num_heads: no shape tells it; None: as ``HEADS`` has it.
     """
 
     def shape(key, rank):
@@ -248,9 +252,9 @@ def sizes(
     side = math.isqrt(max(patches, 0))
     if side**2 != patches:
         raise ValueError(f"positions of {patches} patches, which fill no square")
-    if num_heads is None and D % 64:
+    if num_heads is None and D not in HEADS:
         raise ValueError(
-            f"embed_dim {D} is no multiple of 64: give num_heads (--num-heads)"
+            f"heads unknown for embed_dim {D}: give num_heads (--num-heads)"
         )
     block = re.escape(rename("encoder.blocks.", names)) + r"(\d+)"
     blocks = {i for key in state for i in re.findall(block, key)}
@@ -262,7 +266,7 @@ def sizes(
         "num_classes": shape("head.weight", 2)[0] if has_head else None,
         "embed_dim": D,
         "depth": len(blocks),
-        "num_heads": num_heads or D // 64,
+        "num_heads": num_heads or HEADS[D],
         "mlp_dim": shape("encoder.blocks.0.mlp.fc1.bias", 1)[0],
     }
     check_config(VisionTransformer, config, len(state))

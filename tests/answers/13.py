@@ -1,0 +1,121 @@
+# %% 1 right: whole names
+TORCH = {
+    "attn.qkv.weight": "self_attn.in_proj_weight",
+    "attn.qkv.bias": "self_attn.in_proj_bias",
+    "attn.proj.weight": "self_attn.out_proj.weight",
+    "attn.proj.bias": "self_attn.out_proj.bias",
+    "mlp.fc1.weight": "linear1.weight",
+    "mlp.fc1.bias": "linear1.bias",
+    "mlp.fc2.weight": "linear2.weight",
+    "mlp.fc2.bias": "linear2.bias",
+}
+
+# %% 1 right: the shortest parts
+TORCH = {
+    "qkv.": "in_proj_",
+    "proj.": "out_proj.",
+    "attn.": "self_attn.",
+    "mlp.fc": "linear",
+}
+
+# %% 1 wrong: the projections of attention are forgotten
+TORCH = {"mlp.fc1": "linear1", "mlp.fc2": "linear2"}
+
+# %% 1 wrong: one dot too many
+TORCH = {
+    "attn.qkv.": "self_attn.in_proj.",
+    "attn.proj.": "self_attn.out_proj.",
+    "mlp.fc1.": "linear1.",
+    "mlp.fc2.": "linear2.",
+}
+
+# %% 1 wrong: hard-coded
+TORCH = {name: "self_attn.in_proj_weight" for name in ("attn", "mlp", "norm")}
+
+
+# %% 2 right: a new layer
+def fold_normalization(model, mean, std):
+    folded = copy.deepcopy(model)
+    old = model.embeddings.proj
+    weight = old.weight.detach() / std[None, :, None, None]
+    folded.embeddings.proj.weight = nn.Parameter(weight)
+    bias = old.bias.detach() - torch.einsum("dcij,c->d", weight, mean)
+    folded.embeddings.proj.bias = nn.Parameter(bias)
+    return folded
+
+
+# %% 2 right: by the state dict
+def fold_normalization(model, mean, std):
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    name = "embeddings.proj."
+    for channel in range(len(mean)):
+        state[name + "weight"][:, channel] /= std[channel]
+        kernel = state[name + "weight"][:, channel]
+        state[name + "bias"] -= mean[channel] * kernel.flatten(1).sum(1)
+    folded = type(model)(**model.config)
+    folded.load_state_dict(state)
+    return folded.eval()
+
+
+# %% 2 wrong: the bias is forgotten
+def fold_normalization(model, mean, std):
+    folded = copy.deepcopy(model)
+    folded.embeddings.proj.weight.data /= std.view(1, -1, 1, 1)
+    return folded
+
+
+# %% 2 wrong: the model itself is changed
+def fold_normalization(model, mean, std):
+    proj = model.embeddings.proj
+    with torch.no_grad():
+        proj.weight /= std.view(1, -1, 1, 1)
+        proj.bias -= (proj.weight * mean.view(1, -1, 1, 1)).sum((1, 2, 3))
+    return model
+
+
+# %% 2 wrong: multiplied in place of divided
+def fold_normalization(model, mean, std):
+    folded = copy.deepcopy(model)
+    proj = folded.embeddings.proj
+    with torch.no_grad():
+        proj.bias -= (proj.weight * mean.view(1, -1, 1, 1)).sum((1, 2, 3))
+        proj.weight *= std.view(1, -1, 1, 1)
+    return folded
+
+
+# %% 2 wrong: hard-coded
+def fold_normalization(model, mean, std):
+    return copy.deepcopy(model)
+
+
+# %% 3 right: a loop of one's own
+tuned = at_image_size(vit, 42).train()
+optimizer = torch.optim.AdamW(tuned.parameters(), lr=3e-3, weight_decay=0.05)
+schedule = warmup_cosine(optimizer, steps=64, warmup_steps=6)
+for epoch in range(4):
+    for images, targets in large.train.batches(128, seed=0, epoch=epoch):
+        loss = F.cross_entropy(tuned(images), targets)
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(tuned.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+tuned.eval()
+
+# %% 3 right: smaller batches
+tuned = at_image_size(vit, 42)
+fit(tuned, large, epochs=4, batch_size=64, seed=1, progress=False, lr=3e-3)
+
+# %% 3 wrong: not trained
+tuned = at_image_size(vit, 42)
+
+# %% 3 wrong: from nothing
+torch.manual_seed(0)
+tuned = VisionTransformer(**vit.config | {"image_size": 42})
+fit(tuned, large, epochs=2, seed=0, progress=False, lr=3e-3)
+
+# %% 3 wrong: the model for 28 pixels
+tuned = vit
+
+# %% 3 wrong: hard-coded
+tuned = 0.99
