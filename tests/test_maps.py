@@ -11,6 +11,7 @@ from vitutils.maps import (
     attention_distance,
     attention_entropy,
     attention_maps,
+    attention_relevance,
     attention_rollout,
     attention_weights,
 )
@@ -89,7 +90,9 @@ def test_weights_are_those_of_eval_mode(vit, images):
         assert torch.equal(ours, theirs) and not ours.requires_grad
 
 
-@pytest.mark.parametrize("look", [attention_weights, attention_maps, attention_rollout])
+@pytest.mark.parametrize(
+    "look", [attention_weights, attention_maps, attention_rollout, attention_relevance]
+)
 def test_the_model_is_left_as_found(look, images):
     torch.manual_seed(0)
     model = VisionTransformer(**SIZES, dropout=0.5).train()
@@ -124,8 +127,9 @@ def test_images_follow_the_model_to_its_device(images):
     with torch.device("meta"):
         model = VisionTransformer(**SIZES)
     weights = attention_weights(model, images)
-    results = [attention_maps(model, images), attention_rollout(model, images)]
-    assert [r.shape for r in results] == 2 * [(3, ROWS, COLUMNS)]
+    looks = (attention_maps, attention_rollout, attention_relevance)
+    results = [look(model, images) for look in looks]
+    assert [r.shape for r in results] == 3 * [(3, ROWS, COLUMNS)]
     distance = attention_distance(weights, (ROWS, COLUMNS), (4, 3))
     results += [distance, attention_entropy(weights)]
     assert {r.device.type for r in results} == {"meta"}
@@ -204,6 +208,87 @@ def test_rollout_without_attention_to_others_stays_where_it_is():
     images = blank(1, 3, 4, 6)
     torch.testing.assert_close(attention_rollout(model, images, query=4), expected)
     assert not attention_rollout(model, images, query=0).any()
+
+
+# ---- relevance ----
+
+
+class Scored(Fake):
+    """Its logits are sums of its weights, times what the test says: the gradients."""
+
+    def __init__(self, weights, gradients, grid):
+        super().__init__(weights, grid)
+        self.gradients = gradients  # one (K, B, h, N, N) a layer
+
+    def forward(self, images, need_weights=False):
+        _, weights = super().forward(images, need_weights=True)
+        pairs = zip(self.gradients, weights, strict=True)
+        logits = sum((g * w).sum(dim=(-3, -2, -1)) for g, w in pairs).T  # (B, K)
+        return logits, weights
+
+
+@pytest.mark.parametrize("query", [0, 1, 5])
+@pytest.mark.parametrize("first", [1, 2], ids=["vit", "deit"])
+def test_relevance_by_hand(first, query):
+    """The identity, each layer alone, and each path through both layers."""
+    n, noise = first + 6, torch.Generator().manual_seed(3)
+    weights = [softmaxed(2, 2, n, n, seed=layer) for layer in (0, 1)]
+    gradients = [torch.randn(4, 2, 2, n, n, generator=noise) for _ in weights]
+    model, images = Scored(weights, gradients, (2, 3)).train(), blank(2, 3, 4, 6)
+    classes = torch.tensor([3, 1])
+    relevance = attention_relevance(model, images, classes=classes, query=query)
+
+    def gain(layer, image, to, of):
+        total = 0
+        for head in (0, 1):
+            at = (image, head, to, of)
+            slope = gradients[layer][classes[image]][at].item()
+            total += max(slope * weights[layer][at].item(), 0)
+        return total / 2
+
+    for image in range(2):
+        for place in range(6):
+            patch = first + place
+            expected = (query == patch) + sum(
+                gain(layer, image, query, patch) for layer in (0, 1)
+            )
+            for between in range(n):
+                expected += gain(1, image, query, between) * gain(
+                    0, image, between, patch
+                )
+            found = relevance[image, place // 3, place % 3].item()
+            assert found == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_relevance_is_that_of_a_backward_pass_image_by_image(vit, images):
+    classes = torch.tensor([4, 0, 2])
+    found = attention_relevance(vit, images, classes=classes)
+    for image, wanted, ours in zip(images, classes, found, strict=True):
+        logits, weights = vit(image[None], need_weights=True)
+        for layer in weights:
+            layer.retain_grad()
+        logits[0, wanted].backward()
+        theirs = torch.eye(9)
+        for layer in weights:
+            theirs = theirs + (layer * layer.grad).relu()[0].mean(dim=0) @ theirs
+        torch.testing.assert_close(ours.flatten(), theirs[0, 1:].detach())
+
+
+def test_relevance_asks_for_the_predicted_class_unless_told(vit, images):
+    predicted = vit(images).argmax(dim=1)
+    found = attention_relevance(vit, images)
+    assert torch.equal(found, attention_relevance(vit, images, classes=predicted))
+    other = attention_relevance(vit, images, classes=(predicted + 1) % 5)
+    assert not torch.allclose(found, other) and (found >= 0).all()
+
+
+def test_relevance_of_a_frozen_model_without_gradients(vit, images):
+    expected = attention_relevance(vit, images)
+    vit.requires_grad_(False)
+    with torch.no_grad():
+        found = attention_relevance(vit, images)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad and not images.requires_grad
 
 
 # ---- distance ----
@@ -300,6 +385,7 @@ def test_entropy_counts_tokens_in_bits():
         (lambda m, x: attention_maps(m, x, head=2), "head 2 is not between -2 and 1"),
         (lambda m, x: attention_maps(m, x, query=9), "query 9 is not between -9 and 8"),
         (lambda m, x: attention_rollout(m, x, query=-10), "query -10"),
+        (lambda m, x: attention_relevance(m, x, query=9), "query 9"),
         (lambda m, x: attention_entropy(attention_weights(m, x), 9), "query 9"),
     ],
 )

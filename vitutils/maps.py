@@ -88,6 +88,42 @@ def attention_rollout(model: nn.Module, images: Tensor, *, query: int = 0) -> Te
     return on_grid(model, rollout, query)
 
 
+def attention_relevance(
+    model: nn.Module, images: Tensor, *, classes: Tensor | None = None, query: int = 0
+) -> Tensor:
+    """Return which patches speak for a class, all layers together.
+
+    Each weight counts as much as the class's logit gains by it: times its
+    gradient, where that is positive, a mean over heads.
+
+    Args:
+        model, images, query: as in ``attention_maps``.
+        classes: one index an image, (B,); None: the predicted classes.
+
+    Returns:
+        A map (B, rows, columns), without the first tokens: not negative,
+        on a scale that depends on the logits.
+
+    Raises:
+        IndexError: there is no such query.
+
+    Source: Chefer, Gur and Wolf (2021), section 3.
+    """
+    device = next(model.parameters()).device
+    images = images.detach().to(device).requires_grad_()
+    with eval_mode(model), torch.enable_grad():
+        logits, weights = model(images, need_weights=True)
+        if classes is None:
+            classes = logits.argmax(dim=1)
+        asked = logits.gather(1, classes.to(device)[:, None]).sum()
+        gradients = torch.autograd.grad(asked, weights)
+    relevance = torch.eye(weights[0].shape[-1]).to(weights[0])  # (N, N)
+    for layer, gradient in zip(weights, gradients, strict=True):
+        gain = (layer.detach() * gradient).clamp(min=0)  # (B, h, N, N)
+        relevance = relevance + gain.mean(dim=1) @ relevance
+    return on_grid(model, relevance, query)
+
+
 def attention_distance(
     weights: list[Tensor], grid: tuple[int, int], patch_size: int | tuple[int, int]
 ) -> Tensor:
