@@ -107,7 +107,7 @@ def attention_relevance(
     Raises:
         IndexError: there is no such query.
 
-    Source: Chefer, Gur and Wolf (2021), section 3.
+    Source: Chefer et al. (2021), section 3.
     """
     device = next(model.parameters()).device
     images = images.detach().to(device).requires_grad_()
