@@ -1,0 +1,220 @@
+"""Choose settings, small: the runs behind a part of chapter 8.
+
+    python -m experiments settings        # a quarter of an hour of one core
+
+Each arm changes one thing of ``BASE``, the ViT and the recipe of chapter 8, or takes
+another model in its place. All learn from the same 8,000 images of Fashion-MNIST for
+three epochs and are measured on the 6,000 validation images after the last one. The
+test images are never read.
+
+The analysis, fixed before the runs:
+
+1. Each arm gets its own peak learning rate, the best of ``RATES`` (``MORE_RATES`` for
+   models other than the ViT) from ``TUNING_SEED`` on validation. ``AT_BASE_RATE`` names
+   arms that take the rate of the base instead.
+2. An arm's result is the mean of its accuracies from ``SEEDS``, which are new.
+3. All arms of the ViT have one standard deviation s, pooled over their seeds. The
+   difference of an arm from the base is given with t * s * sqrt(2 / 3), t the 97.5 %
+   quantile at the pooled degrees of freedom; unpaired. An interval is for a comparison
+   named beforehand, and all are: arm against base. They are not corrected for their
+   number, so that one of twenty is expected to miss.
+4. The curve over the rate is of the base, every rate of ``MORE_RATES`` from ``SEEDS``.
+   It does not enter s.
+"""
+
+from dataclasses import replace
+from functools import cache
+
+import torch
+from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from experiments.record import record
+from vitutils.data import DATA, load
+from vitutils.data.augmentation import flip, shift_and_flip
+from vitutils.train import Step, evaluate, fit
+from vitutils.vit import VisionTransformer
+
+SEEDS, TUNING_SEED = (0, 1, 2), 100
+RATES = (2e-3, 4e-3, 8e-3)
+MORE_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
+VIT = {
+    "image_size": 28,
+    "patch_size": 7,
+    "in_channels": 1,
+    "num_classes": 10,
+    "embed_dim": 64,
+    "depth": 4,
+    "num_heads": 4,
+    "mlp_dim": 128,
+}
+BASE = {"betas": (0.9, 0.99), "label_smoothing": 0.1, "batch_size": 128}
+IMAGES, EPOCHS = 8_000, 3
+SETTINGS = {"vit": VIT, "recipe": BASE, "images": IMAGES, "epochs": EPOCHS}
+SHAPES = {  # what changes of VIT
+    "base": {},
+    "width 32": {"embed_dim": 32, "mlp_dim": 64},
+    "width 96": {"embed_dim": 96, "mlp_dim": 192},
+    "depth 2": {"depth": 2},
+    "depth 6": {"depth": 6},
+    "patch 14": {"patch_size": 14},
+    "patch 4": {"patch_size": 4},
+}
+RECIPES = {  # what changes of BASE
+    "betas .9, .999": {"betas": (0.9, 0.999)},
+    "constant rate": {"schedule": "constant"},
+    "rate that climbs twice": {"schedule": "stretched"},
+    "plain labels": {"label_smoothing": 0.0},
+    "shifts too": {"augment": "shifts"},
+}
+AT_BASE_RATE = (
+    "betas .9, .999",
+    "rate that climbs twice",
+    "plain labels",
+    "shifts too",
+)
+OTHERS = ("linear", "MLP", "CNN")
+ARMS = (*SHAPES, *RECIPES, *OTHERS)
+ABOUT = {"settings": "chapter 8's rate, shape and recipe, one changed at a time"}
+
+
+class Scheduled(Step):
+    """A step whose rate follows another schedule than ``fit``'s after the climb."""
+
+    def __init__(self, model, optimizer, schedule, *, after, steps, **kwargs):
+        warmup = round(0.1 * steps)
+
+        def share(t):  # of the peak rate
+            return (t + 1) / (warmup + 1) if t < warmup else after(t, steps, warmup)
+
+        schedule = LambdaLR(optimizer, share)
+        super().__init__(model, optimizer, schedule, **kwargs)
+
+
+def constant(t, steps, warmup):
+    return 1.0
+
+
+def stretched(t, steps, warmup):
+    """Chapter 8's pitfall: the cosine's argument is 1.2 times too large."""
+    angle = torch.tensor(1.2 * torch.pi * (t - warmup) / (steps - warmup))
+    return 0.5 * (1 + torch.cos(angle).item())
+
+
+SCHEDULES = {"constant": constant, "stretched": stretched}
+
+
+def cnn():
+    """Two convolutions with norms, then a linear layer."""
+    return nn.Sequential(
+        nn.Conv2d(1, 16, 3, padding=1),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(16, 32, 3, padding=1),
+        nn.BatchNorm2d(32),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(32 * 7 * 7, 10),
+    )
+
+
+def new_model(arm):
+    """Return the model of an arm, its weights as the global generator draws them."""
+    if arm == "linear":
+        return nn.Sequential(nn.Flatten(), nn.Linear(784, 10))
+    if arm == "MLP":
+        layers = (nn.Linear(784, 160), nn.GELU(), nn.Linear(160, 10))
+        return nn.Sequential(nn.Flatten(), *layers)
+    if arm == "CNN":
+        return cnn()
+    return VisionTransformer(**VIT | SHAPES.get(arm, {}))
+
+
+@cache
+def fashion(augment):
+    """Return 8,000 training images, the validation images, and no test images."""
+    data = load("fashion_mnist")
+    few = replace(data.train.subset(IMAGES), augment=augment)
+    return replace(data, train=few, test=None)
+
+
+def train(task):
+    """Train one model and measure it after its last epoch.
+
+    Args:
+        task: arm (one of ARMS), lr, seed.
+
+    Returns:
+        A dict: accuracy of the validation images in [0, 1], number of parameters.
+    """
+    recipe = BASE | RECIPES.get(task["arm"], {})
+    shifts = recipe.pop("augment", None) == "shifts"
+    data = fashion(shift_and_flip if shifts else flip)
+    if schedule := recipe.pop("schedule", None):
+        steps = EPOCHS * data.train.num_batches(recipe["batch_size"])
+        recipe["step"] = scheduled(SCHEDULES[schedule], steps)
+    torch.manual_seed(task["seed"])
+    model = new_model(task["arm"])
+    few = replace(data, validation=data.validation.subset(500))  # a glance
+    fit(
+        model,
+        few,
+        epochs=EPOCHS,
+        lr=task["lr"],
+        seed=task["seed"],
+        device="cpu",
+        progress=False,
+        **recipe,
+    )
+    return {
+        "accuracy": round(evaluate(model, data.validation).accuracy, 4),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }
+
+
+def scheduled(after, steps):
+    def step(*args, **kwargs):
+        return Scheduled(*args, after=after, steps=steps, **kwargs)
+
+    return step
+
+
+def tuning_tasks():
+    """Return the runs that choose each arm's rate."""
+    return [
+        {"arm": arm, "lr": lr, "seed": TUNING_SEED}
+        for arm in ARMS
+        if arm not in AT_BASE_RATE
+        for lr in (MORE_RATES if arm in OTHERS else RATES)
+    ]
+
+
+def chosen_rates(runs):
+    """Return the rate of each arm that the runs from ``TUNING_SEED`` choose."""
+    best = {}
+    for run in runs:
+        task = run["task"]
+        if task["seed"] == TUNING_SEED:
+            found = (run["accuracy"], task["lr"])
+            best[task["arm"]] = max(best.get(task["arm"], found), found)
+    rates = {arm: lr for arm, (_, lr) in best.items()}
+    return rates | dict.fromkeys(AT_BASE_RATE, rates["base"])
+
+
+def all_tasks(rates):
+    """Return the runs of the study: those that choose, and those that measure."""
+    measured = [{"arm": arm, "lr": rates[arm]} for arm in ARMS]
+    curve = [{"arm": "base", "lr": lr} for lr in MORE_RATES if lr != rates["base"]]
+    fresh = [task | {"seed": seed} for task in measured + curve for seed in SEEDS]
+    return tuning_tasks() + fresh
+
+
+def perform(name, *, command, workers=None):
+    """Run the study, as far as its record does not hold it; return its path."""
+    path = DATA / "results" / f"{name}.json"
+    how = {"settings": SETTINGS, "command": command, "workers": workers}
+    held = record(path, tuning_tasks(), train, **how)
+    record(path, all_tasks(chosen_rates(held["runs"])), train, **how)
+    return path
