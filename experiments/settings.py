@@ -20,6 +20,9 @@ The analysis, fixed before the runs:
    number, so that one of twenty is expected to miss.
 4. The curve over the rate is of the base, every rate of ``MORE_RATES`` from ``SEEDS``.
    It does not enter s.
+
+Added when these runs were done, since the arm with the largest patches led: ``LONG``,
+that arm with as many images and epochs as the chapter's own run.
 """
 
 from dataclasses import replace
@@ -29,7 +32,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from experiments.record import record
+from experiments.record import record, reload
 from vitutils.data import DATA, load
 from vitutils.data.augmentation import flip, shift_and_flip
 from vitutils.train import Step, evaluate, fit
@@ -74,6 +77,7 @@ AT_BASE_RATE = (
     "shifts too",
 )
 OTHERS = ("linear", "MLP", "CNN")
+LONG = {"arm": "patch 14", "seed": 0, "images": 54_000, "epochs": 5}
 ARMS = (*SHAPES, *RECIPES, *OTHERS)
 ABOUT = {"settings": "chapter 8's rate, shape and recipe, one changed at a time"}
 
@@ -133,10 +137,10 @@ def new_model(arm):
 
 
 @cache
-def fashion(augment):
-    """Return 8,000 training images, the validation images, and no test images."""
+def fashion(augment, images=IMAGES):
+    """Return training images, the validation images, and no test images."""
     data = load("fashion_mnist")
-    few = replace(data.train.subset(IMAGES), augment=augment)
+    few = replace(data.train.subset(images), augment=augment)
     return replace(data, train=few, test=None)
 
 
@@ -144,16 +148,17 @@ def train(task):
     """Train one model and measure it after its last epoch.
 
     Args:
-        task: arm (one of ARMS), lr, seed.
+        task: arm (one of ARMS), lr, seed; images and epochs if not those of all.
 
     Returns:
         A dict: accuracy of the validation images in [0, 1], number of parameters.
     """
     recipe = BASE | RECIPES.get(task["arm"], {})
     shifts = recipe.pop("augment", None) == "shifts"
-    data = fashion(shift_and_flip if shifts else flip)
+    images, epochs = task.get("images", IMAGES), task.get("epochs", EPOCHS)
+    data = fashion(shift_and_flip if shifts else flip, images)
     if schedule := recipe.pop("schedule", None):
-        steps = EPOCHS * data.train.num_batches(recipe["batch_size"])
+        steps = epochs * data.train.num_batches(recipe["batch_size"])
         recipe["step"] = scheduled(SCHEDULES[schedule], steps)
     torch.manual_seed(task["seed"])
     model = new_model(task["arm"])
@@ -161,7 +166,7 @@ def train(task):
     fit(
         model,
         few,
-        epochs=EPOCHS,
+        epochs=epochs,
         lr=task["lr"],
         seed=task["seed"],
         device="cpu",
@@ -208,13 +213,15 @@ def all_tasks(rates):
     measured = [{"arm": arm, "lr": rates[arm]} for arm in ARMS]
     curve = [{"arm": "base", "lr": lr} for lr in MORE_RATES if lr != rates["base"]]
     fresh = [task | {"seed": seed} for task in measured + curve for seed in SEEDS]
-    return tuning_tasks() + fresh
+    return [*tuning_tasks(), *fresh, LONG | {"lr": rates[LONG["arm"]]}]
 
 
 def perform(name, *, command, workers=None):
     """Run the study, as far as its record does not hold it; return its path."""
     path = DATA / "results" / f"{name}.json"
     how = {"settings": SETTINGS, "command": command, "workers": workers}
-    held = record(path, tuning_tasks(), train, **how)
-    record(path, all_tasks(chosen_rates(held["runs"])), train, **how)
+    tasks, known = tuning_tasks(), reload(path, SETTINGS)
+    if not all(task in [run["task"] for run in known["runs"]] for task in tasks):
+        known = record(path, tasks, train, **how)  # which forgets all other runs
+    record(path, all_tasks(chosen_rates(known["runs"])), train, **how)
     return path

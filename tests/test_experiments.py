@@ -1,4 +1,4 @@
-"""The studies of chapter 12: what they run, and that the records are theirs."""
+"""The studies of chapters 8 and 12: what they run, and that the records are theirs."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from functools import cache
 import pytest
 import torch
 
-from experiments import cifar10, fashion_mnist
+from experiments import cifar10, fashion_mnist, settings
 from experiments import deit_tables as experiments
 from experiments.command import MODULES, main
 from experiments.deit_tables import SEEDS, SETTINGS, STUDIES
@@ -187,7 +187,7 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 
 def test_every_study_is_one_of_the_command():
-    assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, "fashion_mnist"}
+    assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, "fashion_mnist", "settings"}
 
 
 @pytest.mark.slow(2)
@@ -213,3 +213,48 @@ def test_the_study_of_the_two_models_goes_on_where_it_was_stopped(
     assert capsys.readouterr().out.count("validation loss") == 7  # the second's epochs
     assert sorted(os.listdir(tmp_path / "checkpoints")) == sorted(files)
     assert os.listdir(tmp_path / "runs") == []
+
+
+def test_the_record_of_settings_is_of_its_tasks():
+    held = json.loads((DATA / "results" / "settings.json").read_text())
+    tasks = settings.all_tasks(settings.chosen_rates(held["runs"]))
+    assert [row["task"] for row in held["runs"]] == tasks
+    assert held["settings"] == json.loads(json.dumps(settings.SETTINGS))
+    assert len({json.dumps(task, sort_keys=True) for task in tasks}) == len(tasks)
+    assert settings.TUNING_SEED not in settings.SEEDS
+
+
+def test_an_arm_takes_the_rate_that_its_tuning_runs_choose():
+    tasks = settings.tuning_tasks()
+    runs = [{"task": task, "accuracy": -abs(task["lr"] - 3e-3)} for task in tasks]
+    runs[0]["accuracy"] = 1.0  # the base's lowest rate
+    rates = settings.chosen_rates(runs)
+    assert set(rates) == set(settings.ARMS)
+    assert {rates[arm] for arm in ("base", *settings.AT_BASE_RATE)} == {2e-3}
+    assert rates["depth 2"] in (2e-3, 4e-3)
+
+
+@pytest.mark.slow(3)
+@pytest.mark.parametrize("arm", ["patch 14", "constant rate", "shifts too", "linear"])
+def test_an_arm_of_settings_is_trained_and_measured(arm):
+    task = {"arm": arm, "lr": 4e-3, "seed": 3, "images": 256, "epochs": 1}
+    results = settings.train(task)
+    assert 0 < results["accuracy"] < 1 and results["parameters"] > 1000
+    assert settings.train(task) == results
+
+
+def test_the_two_other_schedules_climb_as_the_first():
+    rates = []
+    for after in (settings.constant, settings.stretched):
+        optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+        step = settings.scheduled(after, 100)
+        made = step(torch.nn.Linear(1, 1), optimizer, None, loss_fn=None, clip_norm=1)
+        values = []
+        for _ in range(100):
+            values.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            made.schedule.step()
+        rates.append(values)
+    assert rates[0][:10] == rates[1][:10] == [(t + 1) / 11 for t in range(10)]
+    assert set(rates[0][10:]) == {1.0}
+    assert min(rates[1]) < 1e-3 < 0.05 < rates[1][-1] < 0.1
