@@ -126,7 +126,7 @@ def train_quickly(split):
 # %% 3 wrong: another model
 def train_quickly(split):
     few = SimpleNamespace(train=split, validation=split.subset(10))
-    fit(model := new_cnn(), few, epochs=1, lr=4e-3, progress=False)
+    fit(model := cnn(), few, epochs=1, lr=4e-3, progress=False)
     return model
 
 
