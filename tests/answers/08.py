@@ -85,8 +85,8 @@ def train_quickly(split):
         mlp_dim=96,
     )
     optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=480)
-    for epoch in range(15):
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=320)
+    for epoch in range(10):
         for images, labels in split.batches(128, seed=0, epoch=epoch):
             loss = F.cross_entropy(model(images), labels)
             optimizer.zero_grad()
@@ -119,7 +119,7 @@ def train_quickly(split):
 # %% 3 wrong: a rate too low
 def train_quickly(split):
     few = SimpleNamespace(train=split, validation=split.subset(10))
-    fit(model := new_vit(), few, epochs=2, lr=1e-4, progress=False)
+    fit(model := new_vit(), few, epochs=1, lr=1e-4, progress=False)
     return model
 
 
