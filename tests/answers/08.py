@@ -112,7 +112,7 @@ def train_quickly(split):
     few = SimpleNamespace(
         train=replace(split, augment=None), validation=fashion.validation.subset(10)
     )
-    fit(model, few, epochs=6, batch_size=64, lr=3e-3, progress=False, seed=5)
+    fit(model, few, epochs=4, batch_size=64, lr=3e-3, progress=False, seed=5)
     return model
 
 
