@@ -537,3 +537,20 @@ def test_same_input_same_pixels():
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+# ---- a model ----
+
+
+def test_a_way_from_an_image_to_its_logits_has_all_names_and_a_line_at_zero():
+    classes = [f"class {i}" for i in range(4)]
+    logits = torch.tensor([1.0, -2.0, 0.5, 0.0])
+    fig = plot.image_to_logits(torch.rand(1, 8, 12), 4, logits, classes, depth=3)
+    names = {"class", "1", "2", "…", "6", "head", "encoder:\n3 blocks"}
+    counts = {"6 patches", "7 tokens", "4 logits"}
+    assert texts(fig) >= {*names, *counts, *classes, "0"}
+    bars = fig.axes[-1]
+    assert [bar.get_width() for bar in bars.patches] == logits.tolist()
+    assert any(set(line.get_xdata()) == {0} for line in bars.lines)
+    with pytest.raises(ValueError, match="not divisible by patch_size 5x5"):
+        plot.image_to_logits(torch.rand(1, 8, 12), 5, logits, classes, depth=3)

@@ -97,9 +97,12 @@ class VisionTransformer(nn.Module):
             The logits (B, num_classes); the weights are a list of one
             (B, h, N+1, N+1) a block.
         """
+        # 1. Patches to tokens, the class token first: equation 1
         tokens = self.embeddings(images)  # (B, N+1, D)
+        # 2. All blocks and a norm, of the one token read: equations 2 to 4
         tokens, weights = self.encoder(tokens, num_outputs=1, need_weights=need_weights)
-        logits = self.head(tokens[:, 0])  # the class token
+        # 3. The class token to logits
+        logits = self.head(tokens[:, 0])  # (B, num_classes)
         return (logits, weights) if need_weights else logits
 
     @classmethod
