@@ -1,0 +1,144 @@
+# %% 1 right: patch by patch
+def glue(patches, shape, P):
+    C, H, W = shape
+    image, rest = torch.empty(shape), iter(patches)
+    for top in range(0, H, P):
+        for left in range(0, W, P):
+            image[:, top : top + P, left : left + P] = next(rest).view(C, P, P)
+    return image
+
+
+# %% 1 right: by transposes and named sizes
+def glue(patches, shape, P):
+    C, H, W = shape
+    split = patches.view(H // P, W // P, C, P, P)
+    return split.transpose(1, 2).transpose(0, 1).transpose(2, 3).reshape(C, H, W)
+
+
+# %% 1 wrong: a reshape alone
+def glue(patches, shape, P):
+    return patches.reshape(shape)
+
+
+# %% 1 wrong: the axes of a patch exchanged
+def glue(patches, shape, P):
+    C, H, W = shape
+    split = patches.reshape(H // P, W // P, C, P, P)
+    return split.permute(2, 0, 4, 1, 3).reshape(C, H, W)
+
+
+# %% 1 wrong: hard-coded
+def glue(patches, shape, P):
+    return photo
+
+
+# %% 2 right: summed up part by part
+def embedding_parameters(height, width, P, C, D):
+    kernels = D * (C * P**2 + 1)
+    tokens = 1 + height * width // P**2
+    return kernels + D * (1 + tokens)
+
+
+# %% 2 right: a float
+def embedding_parameters(height, width, P, C, D):
+    return D * (C * P * P + 3 + (height / P) * (width / P))
+
+
+# %% 2 wrong: without the bias
+def embedding_parameters(height, width, P, C, D):
+    N = (height // P) * (width // P)
+    return C * P * P * D + D + (N + 1) * D
+
+
+# %% 2 wrong: no position for the class token
+def embedding_parameters(height, width, P, C, D):
+    N = (height // P) * (width // P)
+    return C * P * P * D + D + D + N * D
+
+
+# %% 2 wrong: hard-coded
+def embedding_parameters(height, width, P, C, D):
+    return {28: 4352, 32: 2200}.get(height, 742_656)
+
+
+# %% 3 right: feature by feature
+def resize_positions(pos_embed, old, new):
+    grid = pos_embed[0, 1:].unflatten(0, old).movedim(-1, 0)
+    options = dict(size=new, mode="bilinear", align_corners=True)
+    maps = [F.interpolate(one[None, None], **options)[0, 0] for one in grid]
+    rest = torch.stack(maps, dim=-1).flatten(0, 1)
+    return torch.cat((pos_embed[0, :1], rest))[None]
+
+
+# %% 3 right: with permute
+def resize_positions(pos_embed, old, new):
+    grid = pos_embed[:, 1:].reshape(1, *old, -1).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, new, mode="bilinear", align_corners=True)
+    rest = grid.permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat([pos_embed[:, :1], rest], dim=1)
+
+
+# %% 3 wrong: reshape without a transpose
+def resize_positions(pos_embed, old, new):
+    first, D = pos_embed[:, :1], pos_embed.shape[2]
+    grid = pos_embed[:, 1:].reshape(1, D, *old)
+    grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=True)
+    return torch.cat((first, grid.reshape(1, -1, D)), dim=1)
+
+
+# %% 3 wrong: the class token forgotten
+def resize_positions(pos_embed, old, new):
+    grid = pos_embed[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=True)
+    return grid.flatten(2).transpose(1, 2)
+
+
+# %% 3 wrong: corners not aligned
+def resize_positions(pos_embed, old, new):
+    grid = pos_embed[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
+    grid = F.interpolate(grid, size=new, mode="bilinear")
+    return torch.cat((pos_embed[:, :1], grid.flatten(2).transpose(1, 2)), 1)
+
+
+# %% 3 wrong: hard-coded
+def resize_positions(pos_embed, old, new):
+    return ramp(5, 7, (2, 3))
+
+
+# %% 4 right: one place in each feature
+def places(rows, columns, D):
+    return torch.eye(1 + rows * columns, D)[None]
+
+
+# %% 4 right: a seed of its own
+def places(rows, columns, D):
+    chance = torch.Generator().manual_seed(1)
+    return torch.randn(1, 1 + rows * columns, D, generator=chance)
+
+
+# %% 4 wrong: all the same
+def places(rows, columns, D):
+    return torch.ones(1, 1 + rows * columns, D)
+
+
+# %% 4 wrong: the row alone
+def places(rows, columns, D):
+    row = torch.arange(rows).repeat_interleave(columns) + 1.0
+    row = torch.cat((torch.zeros(1), row))
+    return row[None, :, None].expand(1, 1 + rows * columns, D)
+
+
+# %% 4 wrong: too small
+def places(rows, columns, D):
+    chance = torch.Generator().manual_seed(1)
+    return 1e-3 * torch.randn(1, 1 + rows * columns, D, generator=chance)
+
+
+# %% 4 wrong: by chance
+def places(rows, columns, D):
+    return torch.randn(1, 1 + rows * columns, D)
+
+
+# %% 4 wrong: hard-coded
+def places(rows, columns, D):
+    return 0.97
