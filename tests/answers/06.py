@@ -128,12 +128,6 @@ def places(rows, columns, D):
     return row[None, :, None].expand(1, 1 + rows * columns, D)
 
 
-# %% 4 wrong: too small
-def places(rows, columns, D):
-    chance = torch.Generator().manual_seed(1)
-    return 1e-3 * torch.randn(1, 1 + rows * columns, D, generator=chance)
-
-
 # %% 4 wrong: by chance
 def places(rows, columns, D):
     return torch.randn(1, 1 + rows * columns, D)
