@@ -187,7 +187,8 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 
 def test_every_study_is_one_of_the_command():
-    assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, "fashion_mnist", "settings"}
+    others = {"fashion_mnist", "settings", "trails"}
+    assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, *others}
 
 
 @pytest.mark.slow(2)
