@@ -60,6 +60,62 @@ def streams(encoder, x):
     return [kept[block] for block in encoder.blocks]
 
 
+# %% 2 right: a hook on every module there is, removed
+def streams(encoder, x):
+    found = []
+
+    def keep(module, args, output):
+        if isinstance(module, Block):
+            found.append(output[0])
+
+    handle = nn.modules.module.register_module_forward_hook(keep)
+    encoder(x)
+    handle.remove()
+    return found
+
+
+# %% 2 wrong: a hook on every module there is stays
+def streams(encoder, x):
+    found = []
+
+    def keep(module, args, output):
+        if isinstance(module, Block):
+            found.append(output[0])
+
+    nn.modules.module.register_module_forward_hook(keep)
+    encoder(x)
+    return found
+
+
+# %% 2 wrong: each forward is replaced
+def streams(encoder, x):
+    found = []
+
+    def listening(forward):
+        def listen(*args, **options):
+            tokens, weights = forward(*args, **options)
+            found.append(tokens)
+            return tokens, weights
+
+        return listen
+
+    for block in encoder.blocks:
+        block.forward = listening(block.forward)
+    encoder(x)
+    return found
+
+
+# %% 2 wrong: all hooks are removed, not its own alone
+def streams(encoder, x):
+    found = []
+    for block in encoder.blocks:
+        block.register_forward_hook(lambda _, args, output: found.append(output[0]))
+    encoder(x)
+    for module in encoder.modules():
+        module._forward_hooks.clear()
+    return found
+
+
 # %% 2 wrong: the hooks stay
 def streams(encoder, x):
     found = []
@@ -120,6 +176,10 @@ for _ in range(200):
 # %% 3 wrong: two looks
 reader = TrailReader(depth=1, mlp_dim=96, times=2)
 train(reader, steps=8, updates=150)
+
+# %% 3 wrong: three narrow blocks
+reader = TrailReader(depth=3, mlp_dim=48, embed_dim=32)
+train(reader, steps=8, updates=300)
 
 # %% 3 wrong: too large
 reader = TrailReader(depth=3, mlp_dim=96)
