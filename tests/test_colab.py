@@ -163,7 +163,7 @@ def test_colab_setup_leaves_its_packages_alone(colab):
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow(SECONDS.get(n, 20))) for n in NAMES]
+    "name", [pytest.param(n, marks=pytest.mark.slow(SECONDS.get(n, 25))) for n in NAMES]
 )
 def test_outputs_are_those_of_a_run_and_solutions_are_correct(
     name, colab, tmp_path, record_property
