@@ -28,6 +28,16 @@ def accuracy(right, sizes):
     return sum(right) / (sizes[0] * len(sizes))
 
 
+# %% 1 wrong: a list
+def accuracy(right, sizes):
+    return [r / n for r, n in zip(right, sizes, strict=True)]
+
+
+# %% 1 wrong: a text
+def accuracy(right, sizes):
+    return f"{sum(right) / sum(sizes):.1%}"
+
+
 # %% 1 wrong: hard-coded
 def accuracy(right, sizes):
     return 630 / 784
@@ -47,6 +57,16 @@ def smoothed_loss(logits, labels, epsilon):
     even = torch.full_like(logits, 1 / K)
     of_labels = F.cross_entropy(logits, labels).item()
     return (1 - epsilon) * of_labels + epsilon * F.cross_entropy(logits, even).item()
+
+
+# %% 2 right: PyTorch's own
+def smoothed_loss(logits, labels, epsilon):
+    return F.cross_entropy(logits, labels, label_smoothing=epsilon)
+
+
+# %% 2 wrong: a text
+def smoothed_loss(logits, labels, epsilon):
+    return f"{F.cross_entropy(logits, labels, label_smoothing=epsilon):.4f}"
 
 
 # %% 2 wrong: epsilon over the other classes only
@@ -96,7 +116,7 @@ def train_quickly(split):
     return model
 
 
-# %% 3 right: without a mirror, in small batches
+# %% 3 right: three blocks, in small batches
 def train_quickly(split):
     torch.manual_seed(1)
     model = VisionTransformer(
@@ -109,9 +129,7 @@ def train_quickly(split):
         num_heads=2,
         mlp_dim=64,
     )
-    few = SimpleNamespace(
-        train=replace(split, augment=None), validation=fashion.validation.subset(10)
-    )
+    few = SimpleNamespace(train=split, validation=split.subset(10))
     fit(model, few, epochs=4, batch_size=64, lr=3e-3, progress=False, seed=5)
     return model
 
@@ -134,6 +152,23 @@ def train_quickly(split):
 def train_quickly(split):
     few = SimpleNamespace(train=split.subset(128), validation=split.subset(10))
     return fit(new_vit(), few, epochs=1, progress=False)
+
+
+# %% 3 wrong: a model trained before, its answers turned round
+def train_quickly(split):
+    weights = {name: w.clone() for name, w in vit.state_dict().items()}
+    for name in ("head.weight", "head.bias"):
+        weights[name] = weights[name].flip(0)
+    model = new_vit()
+    model.load_state_dict(weights)
+    return model
+
+
+# %% 3 wrong: trained on the validation images
+def train_quickly(split):
+    few = SimpleNamespace(train=fashion.validation, validation=split.subset(10))
+    fit(model := new_vit(), few, epochs=2, lr=4e-3, progress=False)
+    return model
 
 
 # %% 3 wrong: hard-coded
