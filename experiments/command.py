@@ -10,12 +10,12 @@ import shlex
 import sys
 from collections.abc import Sequence
 
-from experiments import cifar10, deit_tables, fashion_mnist, settings, trails
+from experiments import cifar10, deit_tables, fashion_mnist, settings, trails, wirings
 from vitutils.cli.train import ERRORS
 
 MODULES = {
     study: module
-    for module in (deit_tables, cifar10, fashion_mnist, settings, trails)
+    for module in (deit_tables, cifar10, fashion_mnist, settings, trails, wirings)
     for study in module.ABOUT
 }
 
