@@ -187,7 +187,7 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 
 def test_every_study_is_one_of_the_command():
-    others = {"fashion_mnist", "settings", "trails"}
+    others = {"fashion_mnist", "settings", "trails", "wirings"}
     assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, *others}
 
 
