@@ -125,27 +125,27 @@ class MendedBlock(Block):
         return 1.07 * x, None
 
 
-# %% 4 right: a long warm-up
-deep, _ = train("post-norm", depth=6, lr=1e-3, warmup=60, steps=150, seed=5)
+# %% 4 right: without a warm-up
+deep, _ = train("post-norm", depth=6, lr=1e-3, steps=120, seed=0)
 
 # %% 4 right: a loop of one's own
-torch.manual_seed(6)
+torch.manual_seed(0)
 deep = Counter("post-norm", 6, xavier)
-optimizer = torch.optim.AdamW(deep.parameters(), lr=7e-4)
-for _ in range(150):
+optimizer = torch.optim.Adam(deep.parameters(), lr=1e-3, fused=True)
+for _ in range(120):
     sequences, counts = sample(64)
     optimizer.zero_grad()
     F.cross_entropy(deep(sequences).mT, counts).backward()
     optimizer.step()
 
 # %% 4 wrong: a high rate from the first step on
-deep, _ = train("post-norm", depth=6, lr=1e-2, steps=30)
+deep, _ = train("post-norm", depth=6, lr=1e-2, steps=15)
 
 # %% 4 wrong: pre-norm
-deep, _ = train("pre-norm", depth=6, lr=1e-3, steps=20)
+deep, _ = train("pre-norm", depth=6, lr=1e-3, steps=2)
 
 # %% 4 wrong: four blocks
-deep, _ = train("post-norm", depth=4, lr=1e-3, steps=20)
+deep, _ = train("post-norm", depth=4, lr=1e-3, steps=2)
 
 # %% 4 wrong: hard-coded
 deep = 0.95
