@@ -44,6 +44,7 @@ CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
 SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "00_on_one_page": 60,
     "03_mlp": 35,
+    "04_block": 35,
     "08_training": 120,
     "09_attention_maps": 30,
     "10_distillation_token": 30,
