@@ -17,6 +17,15 @@ def rollout_keeping(weights, keep):
     return result
 
 
+# %% 1 right: in double precision
+def rollout_keeping(weights, keep):
+    product = torch.eye(weights[0].shape[-1]).double()
+    for layer in weights:
+        a = layer.double().mean(dim=1)
+        product = (1 - keep) * a @ product + keep * product
+    return product
+
+
 # %% 1 wrong: the layers in the other order
 def rollout_keeping(weights, keep):
     identity = torch.eye(weights[0].shape[-1])
@@ -74,6 +83,11 @@ def lengths(weights, values, out):
 # %% 2 wrong: without the projection
 def lengths(weights, values, out):
     return (weights * values.norm(dim=-1)[:, :, None]).mean(dim=1)
+
+
+# %% 2 wrong: giver and receiver swapped
+def lengths(weights, values, out):
+    return torch.einsum("bhij,bhjk,hkd->bjid", weights, values, out).norm(dim=-1)
 
 
 # %% 2 wrong: a length a query
