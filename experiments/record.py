@@ -190,7 +190,7 @@ def reload(path, settings):
     recorded = held["settings"]
     if recorded != settings:
         names = sorted(
-            name
+            name if name.isprintable() else repr(name)
             for name in recorded.keys() | settings.keys()
             if recorded.get(name) != settings.get(name)
         )
