@@ -362,7 +362,7 @@ def test_list_of_chapters_fits_a_laptop(browser, site, page):
 def test_contents_lead_to_the_explorer(browser, site):
     with opened(browser, site, MAPS) as (tab, _):
         contents = tab.locator("#pst-page-toc-nav")
-        assert contents.get_by_role("link", name="Look around yourself").is_visible()
+        assert contents.get_by_role("link", name="Explore the weights").is_visible()
 
 
 def test_overview_leads_to_the_chapters_that_it_names():
