@@ -207,7 +207,7 @@ def test_mark_of_a_heading_takes_no_room(browser, site):
             tab.set_viewport_size({"width": width, "height": 800})
             yield tab.evaluate(HEIGHTS)
 
-    with opened(browser, site, LARGEST) as (tab, _):
+    with opened(browser, site, MAPS) as (tab, _):
         marked = list(heights())
         remove = "all => all.forEach(mark => mark.remove())"
         tab.locator(".headerlink").evaluate_all(remove)
@@ -488,8 +488,12 @@ def test_paper_shows_everything_from_the_dark_theme_too(browser, site, page):
 def test_paper_wastes_no_pages(browser, site, tmp_path):
     with opened(browser, site, BLOCK) as (tab, _):
         tab.pdf(path=tmp_path / "block.pdf", format="A4")
+        tab.set_viewport_size({"width": 680, "height": 980})  # A4 less its margins
+        tab.emulate_media(media="print")
+        tab.wait_for_timeout(500)
+        high = tab.locator("article").evaluate("e => e.getBoundingClientRect().height")
     pages = re.findall(rb"/Type\s*/Page\b", (tmp_path / "block.pdf").read_bytes())
-    assert 10 < len(pages) <= 24
+    assert 10 < len(pages) <= 1.1 * high / 980
 
 
 def test_book_becomes_one_pdf_whose_links_lead_to_the_published_one(
