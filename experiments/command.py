@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     more = {"data": options.data} if options.data else {}
     if more and MODULES[options.study] is not cifar10:
-        parser.error(f"--data is not for {options.study}, whose data is Fashion-MNIST")
+        parser.error(f"--data is not for {options.study}: its data come with the book")
     command = shlex.join(["python", "-m", "experiments", *arguments])
     perform = MODULES[options.study].perform
     try:

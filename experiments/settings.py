@@ -33,6 +33,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from experiments.deit_tables import VIT
 from experiments.record import record, reload
 from vitutils.data import DATA, load
 from vitutils.data.augmentation import flip, shift_and_flip
@@ -42,16 +43,6 @@ from vitutils.vit import VisionTransformer
 SEEDS, TUNING_SEED = (0, 1, 2), 100
 RATES = (2e-3, 4e-3, 8e-3)
 MORE_RATES = (1e-3, 2e-3, 4e-3, 8e-3, 16e-3)
-VIT = {
-    "image_size": 28,
-    "patch_size": 7,
-    "in_channels": 1,
-    "num_classes": 10,
-    "embed_dim": 64,
-    "depth": 4,
-    "num_heads": 4,
-    "mlp_dim": 128,
-}
 BASE = {"betas": (0.9, 0.99), "label_smoothing": 0.1, "batch_size": 128}
 IMAGES, EPOCHS = 8_000, 3
 SETTINGS = {"vit": VIT, "recipe": BASE, "images": IMAGES, "epochs": EPOCHS}
