@@ -1,6 +1,6 @@
 """Choose settings, small: the runs behind a part of chapter 8.
 
-    python -m experiments settings        # a quarter of an hour of one core
+    python -m experiments settings        # about twenty minutes of one core
 
 Each arm changes one thing of ``BASE``, the ViT and the recipe of chapter 8, or takes
 another model in its place. All learn from the same 8,000 images of Fashion-MNIST for
@@ -21,9 +21,11 @@ The analysis, fixed before the runs:
 4. The curve over the rate is of the base, every rate of ``MORE_RATES`` from ``SEEDS``.
    It does not enter s.
 
-Added when these runs were done: ``LONG``, the arm that led, with as many images and
-epochs as the chapter's own run; and ``LOWER``, one more rate for the constant schedule,
-whose best had been the lowest.
+Added when these runs were done: ``LONG``, the arm that led and the base, with all
+images and five epochs; ``BEYOND``, one more rate for those arms that lost and whose
+best rate had been the lowest or the highest; and the arms "linear fall" and "no
+warm-up", with peaks of their own. As the arms share weights and order seed by seed,
+"rate that climbs twice" is also compared with the base in pairs.
 """
 
 from dataclasses import replace
@@ -59,6 +61,8 @@ RECIPES = {  # what changes of BASE
     "betas .9, .999": {"betas": (0.9, 0.999)},
     "constant rate": {"schedule": "constant"},
     "rate that climbs twice": {"schedule": "stretched"},
+    "linear fall": {"schedule": "linear"},
+    "no warm-up": {"warmup": 0.0},
     "plain labels": {"label_smoothing": 0.0},
     "shifts too": {"augment": "shifts"},
 }
@@ -69,8 +73,9 @@ AT_BASE_RATE = (
     "shifts too",
 )
 OTHERS = ("linear", "MLP", "CNN")
-LOWER = {"arm": "constant rate", "lr": 1e-3, "seed": TUNING_SEED}
-LONG = {"arm": "patch 14", "seed": 0, "images": 54_000, "epochs": 5}
+BEYOND = {"constant rate": 1e-3, "width 32": 16e-3, "patch 4": 16e-3}
+LONG = {"seed": 0, "images": 54_000, "epochs": 5}
+LONG_ARMS = ("patch 14", "base")
 ARMS = (*SHAPES, *RECIPES, *OTHERS)
 ABOUT = {"settings": "chapter 8's rate, shape and recipe, one changed at a time"}
 
@@ -98,7 +103,11 @@ def stretched(t, steps, warmup):
     return 0.5 * (1 + torch.cos(angle).item())
 
 
-SCHEDULES = {"constant": constant, "stretched": stretched}
+def linear(t, steps, warmup):
+    return 1 - (t - warmup) / (steps - warmup)
+
+
+SCHEDULES = {"constant": constant, "stretched": stretched, "linear": linear}
 
 
 def cnn():
@@ -187,7 +196,8 @@ def tuning_tasks():
         if arm not in AT_BASE_RATE
         for lr in (MORE_RATES if arm in OTHERS else RATES)
     ]
-    return [*tasks, LOWER]
+    beyond = [{"arm": arm, "lr": lr, "seed": TUNING_SEED} for arm, lr in BEYOND.items()]
+    return tasks + beyond
 
 
 def chosen_rates(runs):
@@ -207,7 +217,8 @@ def all_tasks(rates):
     measured = [{"arm": arm, "lr": rates[arm]} for arm in ARMS]
     curve = [{"arm": "base", "lr": lr} for lr in MORE_RATES if lr != rates["base"]]
     fresh = [task | {"seed": seed} for task in measured + curve for seed in SEEDS]
-    return [*tuning_tasks(), *fresh, LONG | {"lr": rates[LONG["arm"]]}]
+    long = [{"arm": arm} | LONG | {"lr": rates[arm]} for arm in LONG_ARMS]
+    return [*tuning_tasks(), *fresh, *long]
 
 
 def perform(name, *, command, workers=None):

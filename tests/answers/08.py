@@ -1,46 +1,104 @@
-# %% 1 right: image by image
-def accuracy(right, sizes):
-    total = images = 0
-    for r, n in zip(right, sizes, strict=True):
-        total, images = total + r, images + n
-    return total / images
+# %% 1 right: zero_grad after the step, losses as tensors
+def one_epoch(model, batches, optimizer, schedule):
+    model.train()
+    optimizer.zero_grad()
+    losses = []
+    for images, labels in batches:
+        loss = nn.CrossEntropyLoss()(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+        losses.append(loss.detach())
+    return torch.stack(losses)
 
 
-# %% 1 right: a weighted mean, as a tensor
-def accuracy(right, sizes):
-    sizes = torch.tensor(sizes, dtype=torch.float64)
-    shares = torch.tensor(right, dtype=torch.float64) / sizes
-    return (shares * sizes / sizes.sum()).sum()
+# %% 1 right: by Step
+def one_epoch(model, batches, optimizer, schedule):
+    step = Step(
+        model.train(), optimizer, schedule, loss_fn=cross_entropy, clip_norm=math.inf
+    )
+    losses = []
+    for batch in batches:
+        losses.append(step.gradient(*batch))
+        step.update()
+    return losses
 
 
-# %% 1 wrong: the mean of the batches
-def accuracy(right, sizes):
-    return sum(r / n for r, n in zip(right, sizes, strict=True)) / len(sizes)
+# %% 1 wrong: still in eval mode
+def one_epoch(model, batches, optimizer, schedule):
+    losses = []
+    for images, labels in batches:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
 
 
-# %% 1 wrong: in per cent
-def accuracy(right, sizes):
-    return 100 * sum(right) / sum(sizes)
+# %% 1 wrong: gradients pile up
+def one_epoch(model, batches, optimizer, schedule):
+    model.train()
+    losses = []
+    for images, labels in batches:
+        loss = F.cross_entropy(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
 
 
-# %% 1 wrong: all batches as large as the first
-def accuracy(right, sizes):
-    return sum(right) / (sizes[0] * len(sizes))
+# %% 1 wrong: the schedule moves once
+def one_epoch(model, batches, optimizer, schedule):
+    model.train()
+    losses = []
+    for images, labels in batches:
+        loss = F.cross_entropy(model(images), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    schedule.step()
+    return losses
 
 
-# %% 1 wrong: a list
-def accuracy(right, sizes):
-    return [r / n for r, n in zip(right, sizes, strict=True)]
+# %% 1 wrong: log-softmax averaged, the softmax kept
+def one_epoch(model, batches, optimizer, schedule):
+    model.train()
+    losses = []
+    for images, labels in batches:
+        loss = F.cross_entropy(model(images).softmax(dim=1), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
 
 
-# %% 1 wrong: a text
-def accuracy(right, sizes):
-    return f"{sum(right) / sum(sizes):.1%}"
+# %% 1 wrong: the right losses, and no step
+def one_epoch(model, batches, optimizer, schedule):
+    model.train()
+    return [F.cross_entropy(model(images), labels) for images, labels in batches]
+
+
+# %% 1 wrong: the mean loss
+def one_epoch(model, batches, optimizer, schedule):
+    model.train()
+    return sum(F.cross_entropy(model(x), y).item() for x, y in batches) / 5
+
+
+# %% 1 wrong: nothing
+def one_epoch(model, batches, optimizer, schedule):
+    return None
 
 
 # %% 1 wrong: hard-coded
-def accuracy(right, sizes):
-    return 630 / 784
+def one_epoch(model, batches, optimizer, schedule):
+    return [1.125, 1.25, 1.073, 1.047, 1.124]
 
 
 # %% 2 right: targets written out
@@ -94,19 +152,10 @@ def smoothed_loss(logits, labels, epsilon):
 
 # %% 3 right: the loop by hand, a narrower model
 def train_quickly(split):
-    model = VisionTransformer(
-        image_size=28,
-        patch_size=14,
-        in_channels=1,
-        num_classes=10,
-        embed_dim=48,
-        depth=2,
-        num_heads=4,
-        mlp_dim=96,
-    )
+    model = new_vit(patch_size=14, embed_dim=48, depth=2, mlp_dim=96)
     optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=320)
-    for epoch in range(10):
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=192)
+    for epoch in range(6):
         for images, labels in split.batches(128, seed=0, epoch=epoch):
             loss = F.cross_entropy(model(images), labels)
             optimizer.zero_grad()
@@ -116,42 +165,30 @@ def train_quickly(split):
     return model
 
 
-# %% 3 right: three blocks, in small batches
+# %% 3 right: two blocks, in small batches
 def train_quickly(split):
-    torch.manual_seed(1)
-    model = VisionTransformer(
-        image_size=28,
-        patch_size=14,
-        in_channels=1,
-        num_classes=10,
-        embed_dim=64,
-        depth=3,
-        num_heads=2,
-        mlp_dim=64,
-    )
+    model = new_vit(1, patch_size=14, depth=2, num_heads=2, mlp_dim=64)
     few = SimpleNamespace(train=split, validation=split.subset(10))
-    fit(model, few, epochs=4, batch_size=64, lr=3e-3, progress=False, seed=5)
+    fit(model, few, epochs=4, batch_size=64, lr=4e-3, progress=False, seed=5)
     return model
 
 
 # %% 3 wrong: a rate too low
 def train_quickly(split):
-    few = SimpleNamespace(train=split, validation=split.subset(10))
-    fit(model := new_vit(), few, epochs=1, lr=1e-4, progress=False)
+    few = SimpleNamespace(train=split.subset(512), validation=split.subset(10))
+    fit(model := small_vit(), few, epochs=1, lr=1e-4, progress=False)
     return model
 
 
 # %% 3 wrong: another model
 def train_quickly(split):
-    few = SimpleNamespace(train=split, validation=split.subset(10))
-    fit(model := cnn(), few, epochs=1, lr=4e-3, progress=False)
-    return model
+    return cnn()
 
 
 # %% 3 wrong: only the history
 def train_quickly(split):
     few = SimpleNamespace(train=split.subset(128), validation=split.subset(10))
-    return fit(new_vit(), few, epochs=1, progress=False)
+    return fit(small_vit(), few, epochs=1, progress=False)
 
 
 # %% 3 wrong: a model trained before, its answers turned round
@@ -166,8 +203,9 @@ def train_quickly(split):
 
 # %% 3 wrong: trained on the validation images
 def train_quickly(split):
-    few = SimpleNamespace(train=fashion.validation, validation=split.subset(10))
-    fit(model := new_vit(), few, epochs=2, lr=4e-3, progress=False)
+    asked = fashion.validation.subset(1000)
+    few = SimpleNamespace(train=asked, validation=asked.subset(10))
+    fit(model := small_vit(), few, epochs=2, lr=4e-3, progress=False)
     return model
 
 
