@@ -70,8 +70,8 @@ class Encoder(nn.Module):
     Args:
         depth: number of blocks L.
         embed_dim, num_heads, mlp_dim, dropout: as in ``Block``.
-        stochastic_depth: that of the last block; it grows linearly with
-            depth, from 0 in the first.
+        stochastic_depth: that of the last of several blocks; it grows
+            linearly with depth, from 0 in the first.
 
     Raises:
         ValueError: sizes that do not divide each other, or a probability
