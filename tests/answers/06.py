@@ -32,36 +32,7 @@ def glue(patches, shape, P):
     return photo
 
 
-# %% 2 right: summed up part by part
-def embedding_parameters(height, width, P, C, D):
-    kernels = D * (C * P**2 + 1)
-    tokens = 1 + height * width // P**2
-    return kernels + D * (1 + tokens)
-
-
-# %% 2 right: a float
-def embedding_parameters(height, width, P, C, D):
-    return D * (C * P * P + 3 + (height / P) * (width / P))
-
-
-# %% 2 wrong: without the bias
-def embedding_parameters(height, width, P, C, D):
-    N = (height // P) * (width // P)
-    return C * P * P * D + D + (N + 1) * D
-
-
-# %% 2 wrong: no position for the class token
-def embedding_parameters(height, width, P, C, D):
-    N = (height // P) * (width // P)
-    return C * P * P * D + D + D + N * D
-
-
-# %% 2 wrong: hard-coded
-def embedding_parameters(height, width, P, C, D):
-    return {28: 4352, 32: 2200}.get(height, 742_656)
-
-
-# %% 3 right: feature by feature
+# %% 2 right: feature by feature
 def resize_positions(pos_embed, old, new):
     grid = pos_embed[0, 1:].unflatten(0, old).movedim(-1, 0)
     options = dict(size=new, mode="bilinear", align_corners=True)
@@ -70,7 +41,7 @@ def resize_positions(pos_embed, old, new):
     return torch.cat((pos_embed[0, :1], rest))[None]
 
 
-# %% 3 right: with permute
+# %% 2 right: with permute
 def resize_positions(pos_embed, old, new):
     grid = pos_embed[:, 1:].reshape(1, *old, -1).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, new, mode="bilinear", align_corners=True)
@@ -78,7 +49,7 @@ def resize_positions(pos_embed, old, new):
     return torch.cat([pos_embed[:, :1], rest], dim=1)
 
 
-# %% 3 wrong: reshape without a transpose
+# %% 2 wrong: reshape without a transpose
 def resize_positions(pos_embed, old, new):
     first, D = pos_embed[:, :1], pos_embed.shape[2]
     grid = pos_embed[:, 1:].reshape(1, D, *old)
@@ -86,53 +57,59 @@ def resize_positions(pos_embed, old, new):
     return torch.cat((first, grid.reshape(1, -1, D)), dim=1)
 
 
-# %% 3 wrong: the class token forgotten
+# %% 2 wrong: the class token forgotten
 def resize_positions(pos_embed, old, new):
     grid = pos_embed[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=new, mode="bilinear", align_corners=True)
     return grid.flatten(2).transpose(1, 2)
 
 
-# %% 3 wrong: corners not aligned
+# %% 2 wrong: corners not aligned
 def resize_positions(pos_embed, old, new):
     grid = pos_embed[:, 1:].unflatten(1, old).permute(0, 3, 1, 2)
     grid = F.interpolate(grid, size=new, mode="bilinear")
     return torch.cat((pos_embed[:, :1], grid.flatten(2).transpose(1, 2)), 1)
 
 
-# %% 3 wrong: hard-coded
+# %% 2 wrong: hard-coded
 def resize_positions(pos_embed, old, new):
-    return ramp(5, 7, (2, 3))
+    return torch.zeros(1, 36, 6)
 
 
-# %% 4 right: one place in each feature
+# %% 3 right: one place in each feature
 def places(rows, columns, D):
     return torch.eye(1 + rows * columns, D)[None]
 
 
-# %% 4 right: a seed of its own
+# %% 3 right: a seed of its own
 def places(rows, columns, D):
     chance = torch.Generator().manual_seed(1)
     return torch.randn(1, 1 + rows * columns, D, generator=chance)
 
 
-# %% 4 wrong: all the same
+# %% 3 wrong: all the same
 def places(rows, columns, D):
     return torch.ones(1, 1 + rows * columns, D)
 
 
-# %% 4 wrong: the row alone
+# %% 3 wrong: the row alone
 def places(rows, columns, D):
     row = torch.arange(rows).repeat_interleave(columns) + 1.0
     row = torch.cat((torch.zeros(1), row))
     return row[None, :, None].expand(1, 1 + rows * columns, D)
 
 
-# %% 4 wrong: by chance
+# %% 3 wrong: the place's number in all features
+def places(rows, columns, D):
+    numbers = torch.arange(1.0 + rows * columns)
+    return numbers[None, :, None].expand(1, 1 + rows * columns, D)
+
+
+# %% 3 wrong: by chance
 def places(rows, columns, D):
     return torch.randn(1, 1 + rows * columns, D)
 
 
-# %% 4 wrong: hard-coded
+# %% 3 wrong: hard-coded
 def places(rows, columns, D):
     return 0.97
