@@ -83,7 +83,6 @@ def count_parameters(embed_dim, mlp_dim):
 
 
 # %% 3 right: a tenth of the weights
-@torch.no_grad()
 def start(model):
     for block in model.blocks:
         for layer in (block.attn.proj, block.mlp.fc2):
