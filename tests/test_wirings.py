@@ -16,6 +16,7 @@ HELD = json.loads((DATA / "results" / "wirings.json").read_text())
 def test_the_record_is_of_these_tasks():
     rates = wirings.best_rates(HELD["runs"])
     tasks = wirings.search() + wirings.tasks_of(rates, wirings.SEEDS)
+    tasks += wirings.afterwards()
     assert [row["task"] for row in HELD["runs"]] == tasks
     assert HELD["settings"] == wirings.SETTINGS
     assert re.fullmatch(
