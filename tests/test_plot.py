@@ -404,33 +404,6 @@ def test_position_similarity_is_the_cosine(class_tokens):
     assert np.ma.masked_invalid(drawn)[2].mask.all()  # the gap
 
 
-def test_filters_show_zero_in_the_middle():
-    weight = torch.zeros(2, 3, 2, 2)
-    weight[0, 0, 0, 1], weight[1, 2, 1, 0] = 4.0, -0.1  # each on its own scale
-    drawn = shown(plot.filters(weight))
-    assert drawn.shape == (2, 5, 4)
-    np.testing.assert_allclose(drawn[0, 1], [1, 0.5, 0.5, 1])
-    np.testing.assert_allclose(drawn[1, 3], [0.5, 0.5, 0, 1])
-    np.testing.assert_allclose(drawn[0, 0], [0.5, 0.5, 0.5, 1])
-
-
-def test_components_find_what_the_filters_are_made_of():
-    themes = torch.linalg.qr(torch.randn(16, 2)).Q.T  # two, orthonormal
-    amounts = torch.randn(64, 2) * torch.tensor([5.0, 1.0])
-    weight = (amounts @ themes).view(64, 1, 4, 4)
-    drawn = np.asarray(shown(plot.filters(weight, components=True, count=2)))
-    for tile, theme in zip((drawn[:, :4], drawn[:, 5:]), themes, strict=True):
-        cosine = np.dot(tile.ravel(), theme.numpy()) / np.linalg.norm(tile)
-        assert abs(cosine) > 0.95
-
-
-def test_components_have_the_sign_that_svd_leaves_open():
-    fig = plot.filters(torch.randn(64, 1, 4, 4), components=True, count=14)
-    drawn = shown(fig)  # 2 rows of 7 tiles, each scaled by its strongest pixel
-    peaks = [drawn[y : y + 4, x : x + 4].max() for y in (0, 5) for x in range(0, 35, 5)]
-    np.testing.assert_allclose(peaks, 1)
-
-
 def test_confusion_is_in_per_cent_of_the_true_class():
     fig = plot.confusion([[3, 1, 0], [0, 50, 50], [0, 0, 0]], ["cat", "dog", "owl"])
     expected = [[75, 25, 0], [0, 50, 50], [0, 0, 0]]  # no owl: no NaN
@@ -488,7 +461,7 @@ def test_boxes_on_shared_axes_have_one_scale():
 def test_same_input_same_pixels():
     def draw():
         torch.manual_seed(0)
-        fig = plot.filters(torch.randn(30, 3, 4, 4), components=True)
+        fig = plot.heatmap(torch.rand(30, 30))
         fig.canvas.draw()
         return bytes(fig.canvas.buffer_rgba())
 
@@ -528,7 +501,6 @@ def test_same_input_same_pixels():
         ),
         (lambda: plot.attention_distance(torch.rand(3)), r"\(3,\), expected"),
         (lambda: plot.position_similarity(torch.rand(1, 9, 4), (2, 3)), "2 x 3"),
-        (lambda: plot.filters(torch.rand(8, 4, 2, 2)), r"\(8, 4, 2, 2\)"),
         (lambda: plot.confusion(torch.eye(3), ["a", "b"]), r"\(3, 3\).*2 classes"),
         (lambda: plot.patches(torch.rand(3, 8, 9), 4), "8x9 .* patch_size 4x4"),
         (lambda: plot.boxes([["a", "b"]], colors=[["ok"]]), r"\[1\] do not fit"),

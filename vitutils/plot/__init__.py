@@ -22,7 +22,7 @@ from vitutils.plot.charts import boxes, curves, label_ends, training_curves
 from vitutils.plot.common import color_bar, readable
 from vitutils.plot.matrices import confusion, heatmap, position_similarity
 from vitutils.plot.model import image_to_logits
-from vitutils.plot.pictures import filters, patches, show_images
+from vitutils.plot.pictures import patches, show_images
 from vitutils.plot.style import (
     COLORS,
     CYCLE,
@@ -55,7 +55,6 @@ __all__ = [
     "color_bar",
     "confusion",
     "curves",
-    "filters",
     "heatmap",
     "image_to_logits",
     "label_ends",

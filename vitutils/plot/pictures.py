@@ -10,16 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from vitutils.plot.common import (
-    axes_or_new,
-    check_count,
-    check_shape,
-    color_bar,
-    frame_tiles,
-    mosaic,
-    pixels,
-)
-from vitutils.plot.style import COLORS, DIVERGING, INK, NARROW, PAPER, WIDTH
+from vitutils.plot.common import axes_or_new, check_count, mosaic, pixels
+from vitutils.plot.style import COLORS, INK, NARROW, PAPER, WIDTH
 
 
 def show_images(
@@ -128,50 +120,3 @@ def patches(
             bbox=plate,
         )
     return ax.figure
-
-
-def filters(
-    weight: ArrayLike,
-    *,
-    components: bool = False,
-    count: int = 28,
-    columns: int = 7,
-    title: str | None = None,
-) -> Figure:
-    """Show what the first projection looks for: its filters, or their main themes.
-
-    Args:
-        weight: (D, 1 or 3, P, P), the weight of the patch projection.
-        components: show the principal components of the D filters instead.
-        count: how many to show, at most.
-
-    Raises:
-        ValueError: the weight has another shape.
-
-    Source: Dosovitskiy et al. (2021), figure 7, left (with ``components``).
-    """
-    weight = torch.as_tensor(weight).detach().cpu().float()
-    check_shape("weight", weight, "(D, 1 or 3, P, P)", 4, channels=1)
-    tiles = weight
-    if components:
-        flat = weight.flatten(1) - weight.flatten(1).mean(dim=0)
-        basis = torch.linalg.svd(flat, full_matrices=False).Vh
-        strongest = basis.abs().argmax(dim=1, keepdim=True)  # a sign for each:
-        basis = basis * basis.gather(1, strongest).sign()  # SVD leaves it open
-        tiles = basis.view(-1, *weight.shape[1:])
-    tiles = tiles[:count]
-    tiles = tiles / tiles.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
-    tiles = tiles.permute(0, 2, 3, 1).numpy()  # in [-1, 1], zero in the middle
-    columns = min(columns, len(tiles))
-    rows = math.ceil(len(tiles) / columns)
-    fig, ax = plt.subplots(figsize=(min(WIDTH, 0.9 * columns), 0.9 * rows + 0.3))
-    if weight.shape[1] == 3:
-        ax.imshow(mosaic((tiles + 1) / 2, columns))
-    else:
-        whole = mosaic(tiles[..., 0], columns)
-        image = ax.imshow(whole, cmap=DIVERGING, vmin=-1, vmax=1)
-        frame_tiles(ax, len(tiles), columns, weight.shape[2:])
-        color_bar(image, ax).set_ticks([-1, 0, 1])
-    ax.set_axis_off()
-    ax.set_title(title or "")
-    return fig
