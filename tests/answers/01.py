@@ -1,28 +1,26 @@
-# %% 1 right: written out
-def attend_at(q, k, v, t):
-    scores = torch.einsum("...qd,...kd->...qk", q, k)
-    scores = scores / (t * math.sqrt(q.shape[-1]))
-    return torch.einsum("...qk,...kd->...qd", scores.softmax(-1), v)
+# %% 1 right: computed
+row_a = [math.exp(x) / (math.e + 1 + math.sqrt(math.e)) for x in (1, 0, 0.5)]
+slopes_a = [row_a[0] * ((i == 0) - a) for i, a in enumerate(row_a)]
 
+# %% 1 right: by autograd
+new = torch.tensor([1.0, 0.0, 0.5], requires_grad=True)
+row_a = new.softmax(dim=0)
+slopes_a = torch.autograd.grad(row_a[0], new, retain_graph=True)[0]
 
-# %% 1 right: by PyTorch
-def attend_at(q, k, v, t):
-    return F.scaled_dot_product_attention(q, k / t, v)
+# %% 1 wrong: the weights halved, not the logits
+row_a = weights3[0] / 2
+slopes_a = (0.25, -0.09, -0.16)
 
+# %% 1 wrong: slopes of an absolute value
+row_a = (0.506, 0.186, 0.307)
+slopes_a = (0.25, 0.09, 0.16)
 
-# %% 1 wrong: multiplied
-def attend_at(q, k, v, t):
-    return attention(q * t, k, v)[0]
-
-
-# %% 1 wrong: with the weights
-def attend_at(q, k, v, t):
-    return attention(q / t, k, v)
-
+# %% 1 wrong: words
+row_a, slopes_a = "more even", "less steep"
 
 # %% 1 wrong: hard-coded
-def attend_at(q, k, v, t):
-    return F.scaled_dot_product_attention(q, k, v)
+row_a = [0.665, 0.090, 0.245]
+slopes_a = [0.223, -0.060, -0.163]
 
 
 # %% 2 right: two triangles
@@ -55,36 +53,53 @@ def neighbor_mask(n):
 
 
 # %% 3 right: smaller keys instead of smaller queries
-torch.manual_seed(1)
-undivided = Lookup(256, divide=False)
-undivided.w_k.load_state_dict(
-    {name: t / 16 for name, t in undivided.w_k.state_dict().items()}
-)
-learn(undivided, lr=1.5e-3, steps=250)
+def begin(model):
+    groups = [{"params": model.w_k.parameters(), "lr": 4e-3 / model.factor}]
+    for layer in (model.w_q, model.w_v, model.readout):
+        groups.append({"params": layer.parameters()})
+    model.w_k.load_state_dict(
+        {name: t / model.factor for name, t in model.w_k.state_dict().items()}
+    )
+    return torch.optim.Adam(groups, lr=4e-3)
 
-# %% 3 right: smaller queries and keys, a loop of one's own
-torch.manual_seed(2)
-undivided = Lookup(256, divide=False)
-with torch.no_grad():
-    for layer in (undivided.w_q, undivided.w_k):
-        layer.weight /= 4
-        layer.bias /= 4
-optimizer = torch.optim.AdamW(undivided.parameters(), lr=1.5e-3)
-for _ in range(250):
-    question, keys, labels, answers = examples(64)
-    optimizer.zero_grad()
-    logits = undivided(question, keys, labels)
-    F.cross_entropy(logits, answers).backward()
-    optimizer.step()
 
-# %% 3 wrong: not trained
-undivided = Lookup(256, divide=False)
+# %% 3 right: half of it in each
+def begin(model):
+    root, groups = model.factor**0.5, []
+    for layer, by in (
+        (model.w_q, root),
+        (model.w_k, root),
+        (model.w_v, 1),
+        (model.readout, 1),
+    ):
+        for p in layer.parameters():
+            p.data.div_(by)
+            groups.append({"params": [p], "lr": 4e-3 / by})
+    return torch.optim.AdamW(groups)
 
-# %% 3 wrong: a divided one
-undivided = Lookup(256, divide=True)
+
+# %% 3 wrong: only a smaller start
+def begin(model):
+    with torch.no_grad():
+        model.w_q.weight /= model.factor
+        model.w_q.bias /= model.factor
+    return torch.optim.Adam(model.parameters(), lr=4e-3)
+
+
+# %% 3 wrong: divided after all
+def begin(model):
+    model.factor = 1
+    return torch.optim.Adam(model.parameters(), lr=4e-3)
+
+
+# %% 3 wrong: the model
+def begin(model):
+    return model
+
 
 # %% 3 wrong: hard-coded
-undivided = 0.99
+def begin(model):
+    return 0.99
 
 
 # %% 4 right: by subtraction
@@ -109,6 +124,23 @@ def are_shares(weights):
 def are_shares(weights):
     sums = weights.sum(dim=-2)
     return torch.allclose(sums, torch.ones_like(sums), atol=1e-4)
+
+
+# %% 4 wrong: a tensor for each entry
+def are_shares(weights):
+    return weights >= 0
+
+
+# %% 4 wrong: the first row alone
+def are_shares(weights):
+    first = weights.flatten(0, -2)[0]
+    return bool((first >= 0).all()) and abs(first.sum().item() - 1) < 1e-4
+
+
+# %% 4 wrong: too tolerant
+def are_shares(weights):
+    close = (weights.sum(dim=-1) - 1).abs() < 0.05
+    return bool(close.all() and (weights >= 0).all())
 
 
 # %% 4 wrong: hard-coded
