@@ -105,6 +105,16 @@ def sharper(old, new, patch):
     return m, m / n
 
 
+# %% 3 wrong: the tokens alone
+def sharper(old, new, patch):
+    return (new // patch) ** 2 + 1
+
+
+# %% 3 wrong: no factor yet
+def sharper(old, new, patch):
+    return (new // patch) ** 2 + 1, None
+
+
 # %% 3 wrong: hard-coded
 def sharper(old, new, patch):
     return 577, 8.6
