@@ -209,7 +209,7 @@ def fold_layer_scale(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def from_google(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Lay Google's arrays out as torch does: q, k and v in one, outputs first."""
+    """Lay Google's arrays out as torch does: outputs first, qkv in one."""
     state = {}
     for key, value in arrays.items():
         if key.endswith("kernel") and value.ndim == 4:
