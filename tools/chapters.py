@@ -42,16 +42,13 @@ QUIET = ["--IPKernelApp.log_level=ERROR"]
 PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
 CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
 SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
-    "00_on_one_page": 60,
-    "03_mlp": 35,
-    "04_block": 35,
-    "08_training": 140,
-    "09_attention_maps": 40,
-    "10_distillation_token": 30,
-    "11_distillation": 150,
-    "12_deit_experiments": 60,
-    "13_pretrained_weights": 90,
-    "14_scaling_out": 90,
+    "00_on_one_page": 45,
+    "08_training": 75,
+    "09_attention_maps": 32,
+    "11_distillation": 55,
+    "12_deit_experiments": 35,
+    "13_pretrained_weights": 65,
+    "14_scaling_out": 75,
 }
 # Under these, outputs are made and compared: two threads stall where a neighbor keeps a
 # core busy.
