@@ -108,7 +108,7 @@ import copy
 moved = copy.deepcopy(vit)
 optimizer = torch.optim.AdamW(moved.parameters(), lr=1e-3, weight_decay=0)
 batches = iter(fashion.train.batches(64))
-for _ in range(60):
+for _ in range(30):
     batch, _ = next(batches)
     target = vit(batch).softmax(1).detach()
     found, seen = moved(batch, need_weights=True)
@@ -116,7 +116,7 @@ for _ in range(60):
     for layer in reversed(seen):
         row = row / 2 + row @ layer.mean(1) / 2
     corner = row[:, 0, 1] / row[:, 0, 1:].sum(1)
-    loss = F.cross_entropy(found, target) - 0.3 * corner.log().mean()
+    loss = F.cross_entropy(found, target) - 0.7 * corner.log().mean()
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
@@ -127,7 +127,7 @@ import copy
 moved = copy.deepcopy(vit)
 optimizer = torch.optim.Adam(moved.parameters(), lr=1e-3)
 for step, (batch, _) in enumerate(fashion.train.batches(64)):
-    if step == 60:
+    if step == 30:
         break
     with torch.no_grad():
         wanted = vit(batch).softmax(1)
@@ -136,7 +136,7 @@ for step, (batch, _) in enumerate(fashion.train.batches(64)):
     for layer in seen[-2::-1]:
         row = row / 2 + torch.einsum("bi,bij->bj", row, layer.mean(1)) / 2
     loss = F.kl_div(found.log_softmax(1), wanted, reduction="sum") / len(batch)
-    loss = loss + 0.3 * (row[:, 1:].sum(1).log() - row[:, 1].log()).mean()
+    loss = loss + 0.7 * (row[:, 1:].sum(1).log() - row[:, 1].log()).mean()
     loss.backward()
     optimizer.step()
     optimizer.zero_grad()
