@@ -1,4 +1,4 @@
-"""What several tests share: the book, its settings, a browser, two workers' order."""
+"""What several tests share: the book, its settings, a browser, the workers' order."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from vitutils import CHAPTERS
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # two workers have two cores
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # the workers fill the cores
 # A shell starts background jobs with Ctrl-C ignored, and their children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
