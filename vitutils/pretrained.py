@@ -213,10 +213,12 @@ def from_google(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     state = {}
     for key, value in arrays.items():
         if key.endswith("kernel") and value.ndim == 4:
-            value = value.permute(3, 2, 0, 1)  # (P, P, C, D) to (D, C, P, P)
-        elif key.endswith("kernel"):  # (D, h, D/h), (h, D/h, D) or (in, out)
-            value = value.flatten(0, 1) if "/out/" in key else value.flatten(1)
-            value = value.T
+            # (P, P, C, D) to (D, C, P, P)
+            value = value.permute(3, 2, 0, 1)
+        elif key.endswith("kernel"):
+            # (D, h, D/h), (h, D/h, D) or (in, out) to (out, in)
+            heads = (0, 1) if "/out/" in key else (1, -1)
+            value = value.flatten(*heads).T
         elif key.endswith("bias"):
             value = value.flatten()  # (h, D/h) to (D)
         state[key] = value
