@@ -96,6 +96,13 @@ def start(model):
             nn.init.normal_(weight, std=0.01)
 
 
+# %% 3 right: divided by the root of the number of sublayers
+def start(model):
+    for block in model.blocks:
+        for layer in (block.attn.proj, block.mlp.fc2):
+            layer.weight.mul_((2 * len(model.blocks)) ** -0.5)
+
+
 # %% 3 wrong: nothing changed
 def start(model):
     return model
@@ -113,6 +120,18 @@ def start(model):
         for layer in (block.attn.qkv, block.attn.proj, *block.mlp.children()):
             if isinstance(layer, nn.Linear):
                 layer.reset_parameters()
+
+
+# %% 3 wrong: another wiring
+def start(model):
+    model.wiring = "pre-norm"
+
+
+# %% 3 wrong: another wiring and slightly smaller weights
+def start(model):
+    model.wiring = "pre-norm"
+    for block in model.blocks:
+        block.attn.proj.weight.mul_(0.99)
 
 
 # %% 3 wrong: hard-coded
