@@ -23,9 +23,10 @@ The analysis, fixed before the runs:
 
 Added when these runs were done: ``LONG``, the arm that led and the base, with all
 images and five epochs; ``BEYOND``, one more rate for those arms that lost and whose
-best rate had been the lowest or the highest; and the arms "linear fall" and "no
-warm-up", with peaks of their own. As the arms share weights and order seed by seed,
-"rate that climbs twice" is also compared with the base in pairs.
+best rate had been the lowest or the highest; the arms "linear fall" and "no warm-up",
+with peaks of their own; and "patch 28", the control of "patch 14". As the arms share
+weights and order seed by seed, "rate that climbs twice" is also compared with the base
+in pairs.
 """
 
 from dataclasses import replace
@@ -56,6 +57,7 @@ SHAPES = {  # what changes of VIT
     "depth 6": {"depth": 6},
     "patch 14": {"patch_size": 14},
     "patch 4": {"patch_size": 4},
+    "patch 28": {"patch_size": 28},  # one patch: attention has no other to choose
 }
 RECIPES = {  # what changes of BASE
     "betas .9, .999": {"betas": (0.9, 0.999)},
