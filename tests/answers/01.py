@@ -137,6 +137,18 @@ def are_shares(weights):
     return bool((first >= 0).all()) and abs(first.sum().item() - 1) < 1e-4
 
 
+# %% 4 wrong: none above 1
+def are_shares(weights):
+    close = (weights.sum(dim=-1) - 1).abs() < 1e-4
+    return bool(close.all() and (weights <= 1).all())
+
+
+# %% 4 wrong: the first two rows
+def are_shares(weights):
+    rows = weights.flatten(0, -2)[:2]
+    return bool((rows >= 0).all() and ((rows.sum(dim=-1) - 1).abs() < 1e-4).all())
+
+
 # %% 4 wrong: too tolerant
 def are_shares(weights):
     close = (weights.sum(dim=-1) - 1).abs() < 0.05
