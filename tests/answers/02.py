@@ -78,6 +78,11 @@ def count_parameters(embed_dim, num_heads, d_k):
     return 4 * embed_dim**2 + 4 * embed_dim
 
 
+# %% 2 wrong: asks the layer for what it cannot say
+def count_parameters(embed_dim, num_heads, d_k):
+    return MultiHeadAttention(embed_dim=embed_dim, num_heads=num_heads).numel()
+
+
 # %% 2 wrong: hard-coded
 def count_parameters(embed_dim, num_heads, d_k):
     return 1181952
@@ -109,7 +114,7 @@ def mask_per_head(mask, num_heads):
 
 
 # %% 4 right: four heads
-reader, _ = train(MultiHeadAttention, 4, (1, -1, 2), seed=0, steps=250)
+reader, _ = train(MultiHeadAttention, 4, (1, -1, 2), seed=0, steps=200)
 
 # %% 4 right: a loop of one's own
 torch.manual_seed(3)
@@ -129,6 +134,13 @@ reader = Reader(MultiHeadAttention(embed_dim=32, num_heads=8), (1, -1, 2))
 
 # %% 4 wrong: two letters
 reader, _ = train(MultiHeadAttention, 4, (1, -1), seed=0, steps=5)
+
+# %% 4 wrong: an MLP in the layer
+torch.manual_seed(0)
+layer = MultiHeadAttention(embed_dim=32, num_heads=8)
+layer.proj = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
+reader = Reader(layer, (1, -1, 2))
+fit(reader, reader, 100)
 
 # %% 4 wrong: hard-coded
 reader = [1.0, 1.0, 1.0]
