@@ -82,6 +82,13 @@ def multiplier():
     return mlp
 
 
+# %% 2 wrong: another forward
+def multiplier():
+    mlp = MLP(embed_dim=2, mlp_dim=4)
+    mlp.forward = lambda ab: torch.stack((ab.prod(dim=1), 0 * ab[:, 0]), dim=1)
+    return mlp
+
+
 # %% 2 wrong: hard-coded
 def multiplier():
     return lambda ab: torch.stack((ab.prod(dim=1), 0 * ab[:, 0]), dim=1)
@@ -136,6 +143,31 @@ def as_convolution(mlp):
     return nn.Sequential(nn.Conv2d(M, D, 1), nn.GELU(), nn.Conv2d(D, M, 1))
 
 
+# %% 3 wrong: the MLP itself beside an unused convolution
+class Moved(nn.Module):
+    def __init__(self, mlp):
+        super().__init__()
+        self.mlp, self.conv = mlp, nn.Conv2d(1, 1, 1)
+
+    def forward(self, x):
+        return self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def as_convolution(mlp):
+    return Moved(mlp)
+
+
+# %% 3 wrong: a weight that is no parameter
+def as_convolution(mlp):
+    convs = []
+    for fc in (mlp.fc1, mlp.fc2):
+        conv = nn.Conv2d(fc.in_features, fc.out_features, 1)
+        conv.weight = fc.weight[:, :, None, None]
+        conv.bias = fc.bias
+        convs.append(conv)
+    return nn.Sequential(convs[0], nn.GELU(), convs[1])
+
+
 # %% 3 wrong: hard-coded
 def as_convolution(mlp):
     conv = nn.Sequential(nn.Conv2d(6, 24, 1), nn.GELU(), nn.Conv2d(24, 6, 1))
@@ -172,6 +204,20 @@ mine = MLP(embed_dim=D, mlp_dim=256)
 # %% 4 wrong: the products of two
 mine = MLP(embed_dim=D, mlp_dim=64)
 train(mine, 0.1, steps=200)
+
+# %% 4 wrong: a deeper network as the activation
+mine.act = nn.Sequential(nn.GELU(), nn.Linear(64, 64), nn.GELU())
+train(mine, 0.01, steps=20, target=triples)
+
+
+# %% 4 wrong: the cube as the activation
+class Cube(nn.Module):
+    def forward(self, x):
+        return x**3
+
+
+mine.act = Cube()
+train(mine, 0.05, steps=20, target=triples)
 
 # %% 4 wrong: hard-coded
 mine = triples
