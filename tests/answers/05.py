@@ -87,6 +87,69 @@ def streams(encoder, x):
     return found
 
 
+# %% 2 wrong: a hook before every module there is stays
+def streams(encoder, x):
+    found, parts = [], [*encoder.blocks[1:], encoder.norm]
+
+    def keep(module, args):
+        if any(module is part for part in parts):
+            found.append(args[0])
+
+    nn.modules.module.register_module_forward_pre_hook(keep)
+    encoder(x)
+    return found
+
+
+# %% 2 wrong: the class's forward is replaced
+def streams(encoder, x):
+    found, forward = [], Block.forward
+
+    def listen(self, *args, **options):
+        tokens, weights = forward(self, *args, **options)
+        found.append(tokens)
+        return tokens, weights
+
+    Block.forward = listen
+    encoder(x)
+    return found
+
+
+# %% 2 wrong: each block is wrapped
+def streams(encoder, x):
+    found = []
+
+    class Listener(nn.Module):
+        def __init__(self, block):
+            super().__init__()
+            self.block = block
+
+        def forward(self, *args, **options):
+            tokens, weights = self.block(*args, **options)
+            found.append(tokens)
+            return tokens, weights
+
+    encoder.blocks = nn.ModuleList(map(Listener, encoder.blocks))
+    encoder(x)
+    return found
+
+
+# %% 2 right: the class's forward is replaced, and put back
+def streams(encoder, x):
+    found, forward = [], Block.forward
+
+    def listen(self, *args, **options):
+        tokens, weights = forward(self, *args, **options)
+        found.append(tokens)
+        return tokens, weights
+
+    Block.forward = listen
+    try:
+        encoder(x)
+    finally:
+        Block.forward = forward
+    return found
+
+
 # %% 2 wrong: each forward is replaced
 def streams(encoder, x):
     found = []
