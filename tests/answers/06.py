@@ -76,15 +76,30 @@ def resize_positions(pos_embed, old, new):
     return torch.zeros(1, 36, 6)
 
 
-# %% 3 right: one place in each feature
+# %% 3 right: the place's number in binary digits
 def places(rows, columns, D):
-    return torch.eye(1 + rows * columns, D)[None]
+    numbers = torch.arange(1 + rows * columns)
+    digits = (numbers[:, None] >> torch.arange(D)) & 1
+    return (2.0 * digits - 1)[None]
 
 
 # %% 3 right: a seed of its own
 def places(rows, columns, D):
     chance = torch.Generator().manual_seed(1)
     return torch.randn(1, 1 + rows * columns, D, generator=chance)
+
+
+# %% 3 wrong: one place in each feature, while there are features
+def places(rows, columns, D):
+    return torch.eye(1 + rows * columns, D)[None]
+
+
+# %% 3 wrong: the column, and a trace of the number
+def places(rows, columns, D):
+    found = torch.zeros(1, 1 + rows * columns, D)
+    found[0, 1:, 0] = torch.arange(columns).repeat(rows) + 1.0
+    found[0, :, 1] = 1e-5 * torch.arange(1 + rows * columns)
+    return found
 
 
 # %% 3 wrong: all the same
