@@ -10,7 +10,7 @@ named := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 sound := $(shell $(bin)/python tools/sound.py $(named) 2> /dev/null)
 pip := $(bin)/python -m pip install --disable-pip-version-check -qq -c constraints.txt
 chapters := $(bin)/python tools/chapters.py
-pytest := $(bin)/python -m pytest --dist loadgroup --numprocesses
+pytest := $(bin)/python -m pytest --numprocesses 2 --dist loadgroup
 sources := $(shell find _config.yml _toc.yml book notebooks vitutils -type f \
   -not -path '*/.*' -not -name '*.pyc' 2> /dev/null)
 
@@ -32,10 +32,10 @@ pdf: _build/html/index.html  ## print the book into one PDF (needs Chromium)
 	@$(bin)/python tools/pdf.py
 
 check: $(stamp) style  ## run the checks that take a minute
-	@$(pytest) 2 -m "not slow"
+	@$(pytest) -m "not slow"
 
 test: $(stamp) style  ## run every check; or what some chapters need: CH="03 08"
-	@$(pytest) 3 $(if $(CH),--chapters "$(CH)")  # on two cores: many tests wait
+	@$(pytest) $(if $(CH),--chapters "$(CH)")
 
 .PHONY: style
 style: $(stamp)
