@@ -45,7 +45,7 @@ SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "00_on_one_page": 45,
     "03_mlp": 32,
     "08_training": 90,
-    "09_attention_maps": 40,
+    "09_attention_maps": 45,
     "11_distillation": 55,
     "12_deit_experiments": 35,
     "13_pretrained_weights": 65,

@@ -97,6 +97,22 @@ def habit(maps, classes):
     return 1 - within / (maps - maps.mean(0)).norm(dim=1).sum()
 
 
+# %% 2 wrong: each class counts alike
+def habit(maps, classes):
+    means = torch.stack([maps[classes == c].mean(0) for c in classes.unique()])
+    total = maps.var(dim=0, unbiased=False).sum()
+    return (means.var(dim=0, unbiased=False).sum() / total).item()
+
+
+# %% 2 wrong: three classes, from 0 to 2
+def habit(maps, classes):
+    means = torch.zeros_like(maps)
+    for c in range(3):
+        means[classes == c] = maps[classes == c].mean(dim=0)
+    within = (maps - means).square().sum()
+    return (1 - within / (maps - maps.mean(dim=0)).square().sum()).item()
+
+
 # %% 2 wrong: hard-coded
 def habit(maps, classes):
     return 0.49
