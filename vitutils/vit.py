@@ -106,41 +106,19 @@ class VisionTransformer(nn.Module):
         return (logits, weights) if need_weights else logits
 
     @classmethod
-    def tiny(
-        cls, *, image_size: int = 224, in_channels: int = 3, num_classes: int = 1000
-    ) -> Self:
+    def tiny(cls, **sizes) -> Self:
         """ViT-Ti/16: width 192, 3 heads (Touvron et al., table 1)."""
-        return cls(
-            image_size=image_size,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            embed_dim=192,
-            num_heads=3,
-            mlp_dim=768,
-        )
+        return cls(**{"embed_dim": 192, "num_heads": 3, "mlp_dim": 768} | sizes)
 
     @classmethod
-    def small(
-        cls, *, image_size: int = 224, in_channels: int = 3, num_classes: int = 1000
-    ) -> Self:
+    def small(cls, **sizes) -> Self:
         """ViT-S/16: width 384, 6 heads (Touvron et al., table 1)."""
-        return cls(
-            image_size=image_size,
-            in_channels=in_channels,
-            num_classes=num_classes,
-            embed_dim=384,
-            num_heads=6,
-            mlp_dim=1536,
-        )
+        return cls(**{"embed_dim": 384, "num_heads": 6, "mlp_dim": 1536} | sizes)
 
     @classmethod
-    def base(
-        cls, *, image_size: int = 224, in_channels: int = 3, num_classes: int = 1000
-    ) -> Self:
+    def base(cls, **sizes) -> Self:
         """ViT-B/16: width 768, 12 heads (Dosovitskiy et al., table 1)."""
-        return cls(
-            image_size=image_size, in_channels=in_channels, num_classes=num_classes
-        )
+        return cls(**sizes)
 
 
 def init_linear(module: nn.Module) -> None:
