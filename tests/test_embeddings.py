@@ -71,3 +71,11 @@ def test_dropout_acts_on_the_embedded_tokens():
     layer = Embeddings(**SIZES, dropout=0.5).train()
     share = (layer(torch.randn(200, 3, 8, 8)) == 0).float().mean()
     assert 0.45 < share < 0.55
+
+
+def test_the_batch_size_stays_free_where_a_model_is_exported():
+    layer = Embeddings(**SIZES).eval()
+    shapes = ({0: torch.export.Dim("batch")},)
+    images = torch.randn(5, 3, 8, 8)
+    exported = torch.export.export(layer, (images[:2],), dynamic_shapes=shapes)
+    close(exported.module()(images), layer(images))

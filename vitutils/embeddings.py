@@ -60,7 +60,7 @@ class Embeddings(nn.Module):
                 f"built for (B, {', '.join(map(str, self.image_shape))})"
             )
         patches = self.proj(images).flatten(2).transpose(1, 2)  # (B, N, D)
-        first = self.first_tokens().expand(len(images), -1, -1)
+        first = self.first_tokens().expand(patches.shape[0], -1, -1)
         tokens = torch.cat((first, patches), dim=1)  # (B, N+1, D)
         return self.dropout(tokens + self.pos_embed)
 
