@@ -357,6 +357,15 @@ def test_attention_covers_a_gray_image_with_the_color_of_heat_maps():
     assert plot.SEQUENTIAL in maps  # the scale is that of heat maps
 
 
+def test_an_image_stands_beside_its_attention():
+    images, maps = torch.rand(2, 3, 4, 4), torch.rand(2, 2, 2)
+    pairs = plot.attention_on_images(images, maps, titles=list("abcd"), beside=True)
+    alone = plot.attention_on_images(images, maps)
+    for i, image in enumerate(images):
+        np.testing.assert_allclose(shown(pairs, 2 * i), image.permute(1, 2, 0))
+        np.testing.assert_allclose(shown(pairs, 2 * i + 1), shown(alone, i))
+
+
 def test_attention_to_nothing_leaves_a_gray_image():
     images = torch.tensor([[[[0.0, 1.0]]]])
     drawn = shown(plot.attention_on_images(images, torch.zeros(1, 1, 1)))
@@ -402,6 +411,14 @@ def test_position_similarity_is_the_cosine(class_tokens):
     np.testing.assert_allclose(tile, expected, atol=1e-6)
     assert tile[1, 1] == pytest.approx(1)
     assert np.ma.masked_invalid(drawn)[2].mask.all()  # the gap
+
+
+def test_a_confusion_of_many_classes_has_room():
+    names = [f"class {i}" for i in range(51)]
+    assert "100" in texts(plot.confusion(torch.eye(20), names[:20]))
+    fig = plot.confusion(torch.eye(21), names[:21])
+    assert len(fig.axes[0].texts) == 0 and "class 20" in texts(fig)
+    assert not texts(plot.confusion(torch.eye(51), names)) & {*names}
 
 
 def test_confusion_is_in_per_cent_of_the_true_class():

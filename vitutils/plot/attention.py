@@ -71,6 +71,7 @@ def attention_on_images(
     *,
     titles: Sequence[str] | None = None,
     columns: int = 6,
+    beside: bool = False,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Figure:
@@ -81,6 +82,8 @@ def attention_on_images(
         maps: (B, rows, columns), not negative, one for each image. The color
             runs from nothing at zero to full at the largest value of each map.
         titles: one text per image.
+        beside: whether each image also stands as it is, before its map; titles are
+            then two per image.
 
     Raises:
         ValueError: a wrong shape, a map for each image missing, or a negative
@@ -97,6 +100,8 @@ def attention_on_images(
     gray = pictures.mean(dim=1, keepdim=True)
     violet = torch.tensor(to_rgb(COLORS["attention"])).view(3, 1, 1)
     shown = share * violet + (1 - share) * gray  # (B, 3, H, W)
+    if beside:
+        shown = torch.stack((pictures, shown), dim=1).flatten(0, 1)  # (2B, 3, H, W)
     fig = show_images(shown, titles=titles, columns=columns)
     scale = ScalarMappable(Normalize(0, 1), SEQUENTIAL)
     scale.figure = fig

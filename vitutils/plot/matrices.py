@@ -92,7 +92,8 @@ def confusion(
 
     Args:
         matrix: counts (num_classes, num_classes), rows the true classes.
-        classes: their names.
+        classes: their names. More than 20 leave no room for numbers, more than 50
+            none for names: these are counted from 0.
 
     Raises:
         ValueError: the matrix is not square, or not of as many classes.
@@ -103,12 +104,13 @@ def confusion(
             f"matrix of shape {counts.shape} does not fit {len(classes)} classes"
         )
     percent = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
+    names = classes if len(classes) <= 50 else None
     _, ax = plt.subplots(figsize=(WIDTH, 5.4))
     return heatmap(
         percent,
-        rows=classes,
-        columns=classes,
-        numbers="{:.0f}",
+        rows=names,
+        columns=names,
+        numbers="{:.0f}" if len(classes) <= 20 else None,
         ax=ax,
         xlabel="predicted class",
         ylabel="true class",
