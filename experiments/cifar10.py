@@ -17,7 +17,8 @@ from pathlib import Path
 from experiments.record import record, reload
 from vitutils.cli.train import options_of, run
 from vitutils.data import DATA
-from vitutils.engine.checkpoints import load_model, save_model
+from vitutils.engine.checkpoints import save_model
+from vitutils.engine.weights import load_weights
 
 STUDENT = "--lr 3e-3 --embed-dim 64 --depth 4 --num-heads 4 --mlp-dim 128"
 METHODS = {
@@ -118,6 +119,5 @@ def ship(runs, files):
             key=lambda row: max(epoch["val_accuracy"] for epoch in row["history"]),
         )
         path = files / f"{method}-{best['task']['seed']}" / "best.safetensors"
-        save_model(
-            load_model(path).half(), DATA / "checkpoints" / f"{name}.safetensors"
-        )
+        model, wanted = load_weights(path)
+        save_model(model.half(), DATA / "checkpoints" / f"{name}.safetensors", wanted)

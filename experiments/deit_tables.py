@@ -190,8 +190,9 @@ def trained_teacher(name):
         cls, sizes, task = TEACHERS[name]
         torch.manual_seed(0)
         model = cls(**sizes)
-        train(model, fashion(task["augment"], task["images"]), task | {"seed": 0})
-        save_model(model, path)
+        data = fashion(task["augment"], task["images"])
+        train(model, data, task | {"seed": 0})
+        save_model(model, path, data.preprocessing)
     return Teacher(load_model(path))
 
 

@@ -58,7 +58,8 @@ def perform(name, *, command, workers=None):
         )
         model = load_model(folder / "best.safetensors")
         test = evaluate(model, data.test).accuracy
-        save_model(model, DATA / "checkpoints" / f"{file}.safetensors")
+        path = DATA / "checkpoints" / f"{file}.safetensors"
+        save_model(model, path, data.preprocessing)
         seconds = history[-1]["seconds"]
         validation = max(row["val_accuracy"] for row in history)
         print(

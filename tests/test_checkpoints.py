@@ -12,12 +12,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from vitutils.data import load
+from vitutils.data.preprocessing import Preprocessing
 from vitutils.distill import ConvNet
 from vitutils.engine import checkpoints
 from vitutils.engine.checkpoints import (
     is_checkpoint,
     load_model,
     load_state,
+    read_preprocessing,
     save_model,
     save_state,
 )
@@ -25,6 +28,7 @@ from vitutils.vit import VisionTransformer
 
 BIG = 10**9
 VIT = "vitutils.vit.VisionTransformer"
+TOLD = {"image_size": [8, 8], "mean": [0.3], "std": [0.2], "classes": ["cat", "dog"]}
 
 
 @pytest.fixture
@@ -67,6 +71,102 @@ def test_the_books_own_models_load_whatever_arguments_they_know(root, name):
     model = load_model(root / f"data/checkpoints/{name}_fashion_mnist.safetensors")
     assert model.config["stochastic_depth"] == 0.0
     assert model(torch.zeros(2, 1, 28, 28)).shape == (2, 10)
+
+
+def test_a_checkpoint_tells_what_its_model_wants_of_images(model, tmp_path):
+    """To the last bit: 0.1 + 0.2 is no short decimal."""
+    path = tmp_path / "model.safetensors"
+    told = Preprocessing(
+        (8, 8), (0.1 + 0.2,), (1 / 3,), 0.875, "bicubic", ('a "cat"', "Köter \u732b")
+    )
+    save_model(model, path, told)
+    assert read_preprocessing(path, model.config) == told
+    save_model(model, path)
+    assert read_preprocessing(path, model.config) is None
+
+
+def test_names_of_other_classes_than_the_models_are_not_kept(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    told = Preprocessing((8, 8), (0.5,), (0.5,), classes=("a", "b", "c"))
+    save_model(model, path, told)
+    assert read_preprocessing(path, model.config).classes == ()
+
+
+def test_the_same_model_makes_the_same_bytes(model, tmp_path):
+    """safetensors alone writes the metadata in another order each time."""
+    told, made = Preprocessing((8, 8), (0.5,), (0.5,)), set()
+    for _ in range(8):
+        save_model(model, tmp_path / "model.safetensors", told)
+        made.add((tmp_path / "model.safetensors").read_bytes())
+    assert len(made) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "null",
+        "[]",
+        "[" * 100_000,
+        "{}",
+        *(
+            json.dumps(TOLD | changed)
+            for changed in (
+                {"mean": None},
+                {"mean": 0.3},
+                {"mean": [float("nan")]},
+                {"mean": [10**400]},
+                {"mean": [True]},
+                {"mean": ["0.3"]},
+                {"mean": [0.3] * 2},
+                {"mean": [0.3] * 3},
+                {"mean": [0.3] * 3, "std": [0.2] * 3},
+                {"std": [0.0]},
+                {"std": [-0.2]},
+                {"std": [float("inf")]},
+                {"std": [1e-300]},
+                {"image_size": 8},
+                {"image_size": [8]},
+                {"image_size": [8, 9]},
+                {"image_size": [8.0, 8.0]},
+                {"image_size": [0, 8]},
+                {"image_size": [BIG, BIG]},
+                {"crop": 0},
+                {"crop": 1.1},
+                {"crop": 1e-9},
+                {"interpolation": "lanczos8"},
+                {"interpolation": ["bilinear"]},
+                {"classes": "ab"},
+                {"classes": ["a"]},
+                {"classes": ["a", 1]},
+                {"classes": ["a", ""]},
+                {"classes": ["a", "\x1b[2J\n"]},
+                {"classes": ["a", "b" * 10_000]},
+                {"gone": 1},
+                {"\x1b[2J" * 1000: 1},
+            )
+        ),
+    ],
+)
+def test_a_checkpoint_that_tells_nonsense_of_its_images_is_named(tmp_path, model, text):
+    path = tmp_path / "model.safetensors"
+    save_file(model.state_dict(), path, {"preprocessing": text})
+    with pytest.raises(ValueError, match=f"{path} says of its images") as caught:
+        read_preprocessing(path, model.config)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+def test_a_run_keeps_what_its_data_tells(tmp_path, root):
+    data = load("fashion_mnist")
+    assert data.preprocessing == Preprocessing(
+        (28, 28), data.mean, data.std, classes=data.classes
+    )
+    for path in (root / "data/checkpoints").glob("*_fashion_mnist.safetensors"):
+        found = read_preprocessing(path, load_model(path).config)
+        assert found == data.preprocessing
+    for path in (root / "data/checkpoints").glob("*.safetensors"):
+        found = read_preprocessing(path, load_model(path).config)
+        assert len(found.classes) == 10
 
 
 def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):

@@ -29,10 +29,12 @@ from vitutils.cli.parts import CROPS, load_data, make_model
 from vitutils.cli.presets import PRESETS
 from vitutils.cli.train import main, options_of, told, told_before_the_end
 from vitutils.data import DATA, load
+from vitutils.data.preprocessing import Preprocessing
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.engine.published import PUBLISHED, Published
+from vitutils.engine.weights import load_weights
 from vitutils.mlp import MLP
 from vitutils.pretrained import resize_positions
 from vitutils.train import evaluate
@@ -50,6 +52,8 @@ TINY = [
     "4",
     "4",
 ]
+
+TOLD = Preprocessing((8, 8), (0.5,) * 3, (0.25,) * 3)
 
 
 @pytest.fixture(scope="session")
@@ -88,6 +92,8 @@ def test_a_run_keeps_its_best_weights_and_its_result(folder, tmp_path, capsys):
     assert all(0 < row["waiting"] < 1 for row in result["history"])
     best = load_model(run / "best.safetensors")
     assert isinstance(best, VisionTransformer)
+    told = load_weights(run / "best.safetensors").preprocessing
+    assert told == load(folder).preprocessing and told.classes == ("lower", "upper")
     assert result["test_accuracy"] == evaluate(best, load(folder).test).accuracy
     assert "of the test images" in capsys.readouterr().out
     assert main(words) == 1
@@ -286,11 +292,13 @@ def test_the_best_of_the_study_ship_in_half_precision(tmp_path, monkeypatch):
         torch.manual_seed(seed)
         cls = VisionTransformer if method == "none" else DistilledVisionTransformer
         model = cls(image_size=8, patch_size=4, embed_dim=16, depth=1, num_heads=2)
-        save_model(model, tmp_path / f"{method}-{seed}" / "best.safetensors")
+        path = tmp_path / f"{method}-{seed}" / "best.safetensors"
+        save_model(model, path, TOLD)
         epochs = [{"val_accuracy": accuracy}, {"val_accuracy": 0.1}]
         runs.append({"task": {"method": method, "seed": seed}, "history": epochs})
     cifar10.ship(runs, tmp_path)
-    vit = load_model(tmp_path / "checkpoints" / "vit_cifar10.safetensors")
+    vit, told = load_weights(tmp_path / "checkpoints" / "vit_cifar10.safetensors")
+    assert told == TOLD
     best = load_model(tmp_path / "none-1" / "best.safetensors")
     for name, value in best.state_dict().items():
         assert vit.state_dict()[name].dtype == torch.float32

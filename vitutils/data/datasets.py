@@ -10,6 +10,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from vitutils.data import files
 from vitutils.data.augmentation import center_crop, crop_and_flip
+from vitutils.data.preprocessing import Preprocessing, printable
 from vitutils.data.splits import SEED, MemorySplit, Split, StreamedSplit, generator
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -173,3 +174,10 @@ class Dataset:
     def num_classes(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What a model that learned from this data wants of images."""
+        size = (self.image_size, self.image_size)
+        classes = tuple(map(printable, self.classes))
+        return Preprocessing(size, self.mean, self.std, classes=classes)

@@ -1,6 +1,7 @@
 """What a model wants of images: their size, their normalization, and their classes."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from torchvision.transforms import v2
 
 from vitutils.data import files
 from vitutils.data.augmentation import shorten
+
+LUMINANCE = (0.299, 0.587, 0.114)  # red, green, blue in a gray value, as Pillow has it
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,9 @@ class Preprocessing:
             the center of 224 pixels of an image resized to 256.
         interpolation: how images are resized, "bilinear" or "bicubic".
         classes: names of the classes, in the order of the logits; empty if unknown.
+
+    Raises:
+        ValueError: a value is none of these.
     """
 
     image_size: tuple[int, int]
@@ -34,6 +40,38 @@ class Preprocessing:
     crop: float = 1.0
     interpolation: str = "bilinear"
     classes: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        mean, std = self.mean, self.std
+        names = isinstance(self.classes, tuple) and map(is_name, self.classes)
+        right = {
+            "image_size": is_row(self.image_size, (int,), 1, 4096, lengths=(2,)),
+            "mean": is_row(mean, (int, float), -1e3, 1e3),
+            "std": is_row(std, (int, float), 1e-6, 1e3) and len(mean) == len(std),
+            "crop": is_row((self.crop,), (int, float), 0.1, 1),
+            "interpolation": self.interpolation in ("bilinear", "bicubic"),
+            "classes": names and all(names),
+        }
+        if wrong := [name for name, fits in right.items() if not fits]:
+            value = ascii(getattr(self, wrong[0]))
+            raise ValueError(
+                f"no {wrong[0]} of images is {value[:80]}{'...' * (len(value) > 80)}"
+            )
+
+    @classmethod
+    def from_json(cls, text: str) -> "Preprocessing":
+        """Return what ``to_json`` has written.
+
+        Raises:
+            Exception: of many kinds, if it has written nothing like that.
+        """
+        found = json.loads(text)
+        rows = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items()}
+        return cls(**rows)
+
+    def to_json(self) -> str:
+        """Return all values as JSON, the same text for the same values."""
+        return json.dumps(asdict(self))
 
     def read(self, path: str | Path | BytesIO) -> Tensor:
         """Return an image file as the model wants it, (C, height, width).
@@ -48,11 +86,14 @@ class Preprocessing:
     def fit(self, image: Image.Image) -> Image.Image:
         """Resize an image so that it covers the crop, and cut out the center."""
         image = shorten(image)
-        height, width = (side / self.crop for side in self.image_size)
+        # 232.0 pixels may be a bit less in floats
+        height, width = (int(side / self.crop + 1e-6) for side in self.image_size)
         scale = max(height / image.height, width / image.width)
-        size = [round(scale * image.height), round(scale * image.width)]
+        # The longer side is rounded down, as by torchvision and timm.
+        height = max(height, int(scale * image.height + 1e-6))
+        width = max(width, int(scale * image.width + 1e-6))
         kind = v2.InterpolationMode(self.interpolation)
-        image = v2.functional.resize(image, size, kind)
+        image = v2.functional.resize(image, [height, width], kind)
         return v2.functional.center_crop(image, list(self.image_size))
 
     def normalize(self, pixels: Tensor) -> Tensor:
@@ -70,17 +111,48 @@ class Preprocessing:
         Returns:
             Images of its size and channels, normalized by its mean and std.
         """
+        resized = images.shape[2:] != wanted.image_size
+        if not resized and (self.mean, self.std) == (wanted.mean, wanted.std):
+            return images  # to the last bit
         mean, std = self._constants(images)
         images = images * std + mean  # in [0, 1]
         if len(wanted.mean) > images.shape[1]:
             images = images.expand(-1, len(wanted.mean), -1, -1)
-        if images.shape[2:] != wanted.image_size:
+        elif len(wanted.mean) < images.shape[1]:
+            images = torch.einsum("bchw,c->bhw", images, images.new_tensor(LUMINANCE))
+            images = images[:, None]
+        if resized:
             images = F.interpolate(
-                images, wanted.image_size, mode="bicubic", antialias=True
-            )
+                images, wanted.image_size, mode=wanted.interpolation, antialias=True
+            ).clamp(0, 1)
         mean, std = wanted._constants(images)
         return (images - mean) / std
 
     def _constants(self, images: Tensor) -> tuple[Tensor, Tensor]:
         mean, std = torch.tensor([self.mean, self.std], device=images.device)
         return mean.view(-1, 1, 1), std.view(-1, 1, 1)
+
+
+def is_row(
+    value: object,
+    kinds: tuple[type, ...],
+    low: float,
+    high: float,
+    lengths: tuple[int, ...] = (1, 3),
+) -> bool:
+    """Tell whether this is a tuple of numbers of such kinds, from low to high."""
+    return (
+        isinstance(value, tuple)
+        and len(value) in lengths
+        and all(type(n) in kinds and low <= n <= high for n in value)
+    )
+
+
+def is_name(value: object) -> bool:
+    """Tell whether this is a name that can be shown in a line."""
+    return isinstance(value, str) and 0 < len(value) <= 1000 and value.isprintable()
+
+
+def printable(name: str) -> str:
+    """Return a name that can be shown in a line: what cannot is written as escapes."""
+    return name if is_name(name) else ascii(name)[1:-1][:1000]

@@ -4,8 +4,9 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from glob import escape
 from pathlib import Path, PurePath
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vitutils import CHAPTERS
+from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.strangers import (
     FLOATS,
     check_config,
@@ -36,13 +38,20 @@ LISTED = {
 }
 
 
-def save_model(model: nn.Module, path: str | Path) -> None:
-    """Write a model's weights, and how to build it, to a safetensors file.
+def save_model(
+    model: nn.Module, path: str | Path, preprocessing: Preprocessing | None = None
+) -> None:
+    """Write a model's weights, and how to build and feed it, to a safetensors file.
+
+    The same model makes the same bytes.
 
     Args:
         model: a module; with a ``config`` dict of its constructor's arguments
             ``load_model`` can rebuild it.
         path: the file to write. It is replaced whole or not touched.
+        preprocessing: what the model wants of images, as ``Dataset.preprocessing`` of
+            the data that it learned from; ``load_weights`` reads it. Names of classes
+            are left out if the model has another number of them.
 
     Raises:
         OSError: it could not be written, as on a full disk.
@@ -52,8 +61,29 @@ def save_model(model: nn.Module, path: str | Path) -> None:
         cls = listed_class(model) or type(model)
         metadata["class"] = f"{cls.__module__}.{cls.__qualname__}"
         metadata["config"] = json.dumps(config)
+    if preprocessing is not None:
+        if len(preprocessing.classes) != (config or {}).get("num_classes"):
+            preprocessing = replace(preprocessing, classes=())
+        metadata["preprocessing"] = preprocessing.to_json()
     tensors = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
-    write_atomically(path, lambda part: save_file(tensors, part, metadata))
+
+    def write(part):
+        save_file(tensors, part, metadata)
+        sort_metadata(part)
+
+    write_atomically(path, write)
+
+
+def sort_metadata(path: Path) -> None:
+    """Give a safetensors file's metadata an order: safetensors writes them in any."""
+    with open(path, "rb+") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        if held := header.get("__metadata__"):
+            header["__metadata__"] = dict(sorted(held.items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        file.seek(8)
+        file.write(text.ljust(size))  # spaces at its end are the format's own
 
 
 def listed_class(model: nn.Module) -> type[nn.Module] | None:
@@ -128,6 +158,48 @@ def load_model(path: str | Path) -> nn.Module:
             f"{path} is not of this version of vitutils ({shown(error, 300)}): load it "
             "with the version that wrote it, or fetch it again"
         ) from error
+
+
+def read_preprocessing(path: str | Path, config: dict) -> Preprocessing | None:
+    """Read what a checkpoint says of the images that its model wants.
+
+    Args:
+        path: a file that ``save_model`` wrote, perhaps a stranger's.
+        config: the model's.
+
+    Returns:
+        None if it says nothing, as files of version 0.2 and before.
+
+    Raises:
+        ValueError: what it says is malformed, or of another model.
+    """
+    with safe_open(path, framework="pt") as file:
+        text = (file.metadata() or {}).get("preprocessing")
+    if text is None:
+        return None
+    try:
+        found = Preprocessing.from_json(text)
+        told = {
+            "image_size": found.image_size,
+            "in_channels": len(found.mean),
+            "num_classes": len(found.classes) or config.get("num_classes"),
+        }
+        own = {name: config.get(name, value) for name, value in told.items()}
+        own["image_size"] = sides(own["image_size"])
+        for name, value in told.items():
+            if own[name] != value:
+                raise ValueError(f"its {name} is {value}, the model's {own[name]}")
+    except Exception as error:  # JSON, too, raises several kinds
+        raise ValueError(
+            f"{path} says of its images what cannot be ({shown(error, 300)}): write it "
+            "again with save_model, or fetch it again"
+        ) from error
+    return found
+
+
+def sides(size: int | Sequence[int]) -> tuple[int, int]:
+    """Return (height, width) of an image size that may be one number."""
+    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def rebuilt(cls: type[nn.Module], config: Any, tensors: dict) -> nn.Module:

@@ -152,6 +152,7 @@ class FolderRun(Run):
     def take_up(self, step: Step, settings: dict) -> None:
         """Give the parts of the step the state that the folder holds, if any."""
         self.parts, self.model = step.stateful(), step.measured
+        self.preprocessing = getattr(settings["data"], "preprocessing", None)
         self.shared = shared_settings(step, settings, self.setup)
         processes.expect_same(self.shared)
         state = processes.ask_first(lambda: self.state)
@@ -245,7 +246,8 @@ class FolderRun(Run):
 
     def keep_model(self) -> None:
         if self.keeps:
-            save_model(self.model, self.folder / "best.safetensors")
+            path = self.folder / "best.safetensors"
+            save_model(self.model, path, self.preprocessing)
 
     def stop(self) -> str:
         """Keep what is done; return a line that says how to go on."""

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,9 @@ from torch import Tensor
 
 from vitutils.data.download import fetch
 from vitutils.engine.strangers import (
+    FLOATS,
     MOST,
+    NUMBERS,
     check_weights,
     check_zip,
     load_pickled,
@@ -28,6 +31,8 @@ class Published(NamedTuple):
         url: the file's address.
         mean, std: what its images, in [0, 1], are normalized with: ImageNet's
             mean and deviation of each channel, or others.
+        crop, interpolation: how its publisher makes the images of an evaluation, as
+            ``Preprocessing`` has it; if not given: 224 pixels of 256, bicubic.
         file: the file's name on this machine; "": that in the address. If it ends
             as in ``-b40b3cf7.pth``, these digits begin the file's SHA-256.
     """
@@ -36,6 +41,8 @@ class Published(NamedTuple):
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
     file: str = ""
+    crop: float = 224 / 256
+    interpolation: str = "bicubic"
 
 
 META = "https://dl.fbaipublicfiles.com"
@@ -44,9 +51,13 @@ AUGREG = (
     "--imagenet2012-steps_20k-lr_{}-res_224.npz"
 )
 TIMM_SMALL = "vit_small_patch16_224.augreg_in21k_ft_in1k"
-HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+# timm's settings, for Google's files too: Google squeezes whole images into the square.
+HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5), "crop": 0.9}
 PUBLISHED = {
-    "vit_b_16": Published("https://download.pytorch.org/models/vit_b_16-c867db91.pth"),
+    "vit_b_16": Published(
+        "https://download.pytorch.org/models/vit_b_16-c867db91.pth",
+        interpolation="bilinear",
+    ),
     **{
         file.rpartition("-")[0]: Published(f"{META}/deit/{file}.pth")
         for file in (
@@ -96,13 +107,17 @@ def find(name: str | Path) -> Path:
             published one.
         RuntimeError: the file could not be fetched.
     """
-    if name not in PUBLISHED:
-        path = Path(name).expanduser()
-        if path.is_file():
-            return path
-        raise ValueError(f"{name} is no file and none of {', '.join(PUBLISHED)}")
-    published = PUBLISHED[name]
-    file = published.file or published.url.rpartition("/")[2]
+    if name in PUBLISHED:
+        return fetched(name, PUBLISHED[name])
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path
+    raise ValueError(f"{name} is no file and none of {', '.join(PUBLISHED)}")
+
+
+def fetched(name: str, published: Published) -> Path:
+    """Return the path of a published file, as ``find`` does for those it knows."""
+    file = file_name(published)
     path = nearby(name, file) or Path(torch.hub.get_dir(), "checkpoints", file)
     if not path.exists():
         remedy = (
@@ -113,6 +128,21 @@ def find(name: str | Path) -> Path:
     elif not has_its_hash(path):
         raise ValueError(f"{path} is not the published file: move it away, load again")
     return path
+
+
+def entry(name: str | Path) -> Published | None:
+    """Return what is published under a name, or of a file that bears its file name."""
+    if name in PUBLISHED:
+        return PUBLISHED[name]
+    path = Path(name).expanduser()
+    for published in PUBLISHED.values():
+        if path.name == file_name(published) and has_its_hash(path):
+            return published
+    return None
+
+
+def file_name(published: Published) -> str:
+    return published.file or published.url.rpartition("/")[2]
 
 
 def nearby(name: str, file: str) -> Path | None:
@@ -134,7 +164,7 @@ def fault(path: Path) -> str | None:
     if not has_its_hash(path):
         return "has another hash than the published file"
     try:
-        read(path)  # the only check of files without a hash
+        read(path, NUMBERS)  # the only check of files without a hash
     except ValueError as error:
         return f"is {error}"
     return None
@@ -148,11 +178,12 @@ def has_its_hash(path: Path) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(start[1])
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, kinds: Collection[torch.dtype] = FLOATS) -> dict[str, Tensor]:
     """Read a file of tensors and nothing else: what is pickled in it is not run.
 
     Args:
         path: a .safetensors or .npz file, or, with any other ending, torch's.
+        kinds: of numbers that it may hold.
 
     Returns:
         A dict of tensors on the CPU, without what wraps it.
@@ -173,7 +204,7 @@ def read(path: Path) -> dict[str, Tensor]:
             for wrapper in ("model", "state_dict"):  # DeiT's files have the first
                 if isinstance(state, dict):
                     state = state.get(wrapper, state)
-        check_weights(state, MOST * path.stat().st_size)
+        check_weights(state, MOST * path.stat().st_size, kinds)
     except Exception as error:  # each reader raises its own kinds
         raise ValueError(
             f"not a whole file of weights alone ({reason(error)}): fetch it again, or, "

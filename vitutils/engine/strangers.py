@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 MOST = 10  # times its own size that a file may hold, unpacked
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+NUMBERS = (*FLOATS, torch.int64)  # counters and tables of other libraries' models too
 # What tensors ask for in a pickle. torch's own list has more, which runs no code
 # either, but takes memory without end: bytearray, for one.
 TENSORS = re.compile(
@@ -75,7 +76,9 @@ def load_pickled(path: Path) -> Any:
     return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def check_weights(state: Any, most: int) -> None:
+def check_weights(
+    state: Any, most: int, kinds: Collection[torch.dtype] = FLOATS
+) -> None:
     """Raise a ValueError unless this is a dict of weights of so many bytes at most.
 
     Where weights share their memory, a small file can hold very large ones.
@@ -85,7 +88,7 @@ def check_weights(state: Any, most: int) -> None:
     odd = [
         f"{key!r} ({getattr(value, 'dtype', type(value).__name__)})"
         for key, value in state.items()
-        if not is_weight(key, value)
+        if not is_weight(key, value, kinds)
     ]
     if odd:
         raise ValueError(f"these are no floats with a name: {listed(odd)}")
@@ -93,14 +96,14 @@ def check_weights(state: Any, most: int) -> None:
         raise ValueError("its weights would take far more than the file's size")
 
 
-def is_weight(key: Any, value: Any) -> bool:
-    """Tell whether this is a name and a plain tensor of floats on the CPU."""
+def is_weight(key: Any, value: Any, kinds: Collection[torch.dtype]) -> bool:
+    """Tell whether this is a name and a plain tensor of such numbers on the CPU."""
     return (
         isinstance(key, str)
         and type(value) in (Tensor, nn.Parameter)
         and value.layout == torch.strided
         and value.device.type == "cpu"
-        and value.dtype in FLOATS
+        and value.dtype in kinds
     )
 
 
