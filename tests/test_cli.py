@@ -122,6 +122,41 @@ def test_a_run_goes_on_with_its_own_options_alone(folder, tmp_path, capsys):
     assert (tmp_path / "run" / "result.json").read_text() == before
 
 
+def test_a_folder_without_test_images_is_measured_by_validation(
+    folder, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    shutil.copytree(folder / "train", tmp_path / "photos")
+    words = ["--data", str(tmp_path / "photos"), "--folder", str(run), *TINY]
+    assert main([*words, "--image-size", "8x12"]) == 0
+    said = capsys.readouterr().out
+    assert "lower          36           4" in said.splitlines()
+    assert "color, 12 x 8 pixels, in memory" in said
+    assert "test: no images" in said
+    result = json.loads((run / "result.json").read_text())
+    assert "test_accuracy" not in result
+    best = max(row["val_accuracy"] for row in result["history"])
+    assert f"{best:.2%} of the validation images" in said
+    data = load(tmp_path / "photos", image_size=(8, 12))
+    assert evaluate(load_model(run / "best.safetensors"), data.validation).accuracy == (
+        best
+    )
+    assert main([*words, "--image-size", "8x12", "--resume"]) == 0
+
+
+def test_a_summary_comes_first_and_skipped_files_once(
+    folder, tmp_path, capsys, recwarn
+):
+    shutil.copytree(folder / "train", tmp_path / "photos")
+    (tmp_path / "photos" / "upper" / "IMG.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    run = str(tmp_path / "run")
+    words = ["--data", str(tmp_path / "photos"), "--folder", run, *TINY]
+    assert main(words) == 0
+    said = capsys.readouterr()
+    assert said.out.index("IMG.heic") < said.out.index("epoch   1/2")
+    assert not [w for w in recwarn if "heic" in str(w.message)]
+
+
 def test_results_are_json_whatever_the_options(folder, tmp_path):
     words = ["--data", str(folder), "--folder", str(tmp_path), *TINY]
     assert main([*words, "--clip-norm", "inf"]) == 0
@@ -470,6 +505,8 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         ["--epoch", "3"],
         ["cifar10", "--depth", "0"],
         ["cifar10", "--dropout", "9"],
+        ["cifar10", "--image-size", "8x8x8"],
+        ["cifar10", "--image-size", "8x0"],
         ["cifar10", "--distillation", "hard"],  # the teacher is forgotten
         ["cifar10", "--teacher", "cnn", "--balance", "0.5"],
     ):

@@ -6,6 +6,7 @@ import io
 import multiprocessing
 import os
 import pickle
+import shutil
 import tarfile
 import tempfile
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from PIL import Image
+from PIL import ExifTags, Image
 from torchvision.datasets import CIFAR10, FashionMNIST
 
 from vitutils.data import DATA, download, files, load
@@ -695,13 +696,15 @@ def test_streamed_image_that_does_not_decode(streamed):
 
 def test_large_folder_needs_image_size(tmp_path, monkeypatch):
     monkeypatch.setattr(data_module, "MEMORY_LIMIT", 1000)
-    with pytest.raises(ValueError, match="give image_size 8"):
+    with pytest.raises(ValueError, match="give image_size, say 8 "):
         load(write_images(tmp_path))
 
 
-def remove(path):
+def remove(path, folders=False):
     for file in path.rglob("*.png"):
         file.unlink()
+    for folder in path.iterdir() if folders else ():
+        folder.rmdir()
 
 
 def test_folder_errors(tmp_path):
@@ -717,18 +720,18 @@ def test_folder_errors(tmp_path):
         "a",
         missing,
         "no folder train/.*train/CLASS",
-        lambda folder: (folder / "train").rename(folder / "training"),
+        lambda folder: (folder / "train").rename(folder / "learn"),
     )
     broken(
         "b",
         missing,
-        "no folder test/",
-        lambda folder: (folder / "test").rename(folder / "t"),
+        "test has no folder per class",
+        lambda folder: remove(folder / "test", folders=True),
     )
     broken(
         "c",
         missing,
-        "Found no valid file for the classes dog",
+        "has no images of the classes dog",
         lambda folder: remove(folder / "train" / "dog"),
     )
     broken(
@@ -746,16 +749,24 @@ def test_folder_errors(tmp_path):
     broken(
         "h",
         wrong,
-        "000.png is 9x8, not square: give image_size",
+        "001.png is 8x8 and others are 9x8: give image_size, say 8 ",
         lambda folder: Image.new("RGB", (9, 8)).save(folder / "train/cat/000.png"),
+    )
+    broken(
+        "i",
+        wrong,
+        "train and .*training are one part",
+        lambda folder: shutil.copytree(folder / "train", folder / "training"),
     )
 
 
-def test_folder_without_classes(tmp_path):
-    (tmp_path / "train").mkdir()
-    (tmp_path / "test").mkdir()
-    with pytest.raises(FileNotFoundError, match="Couldn't find any class folder"):
+@pytest.mark.parametrize("names", [(), ("train", "test")])
+def test_folder_without_classes(tmp_path, names):
+    for name in names:
+        (tmp_path / name).mkdir()
+    with pytest.raises(FileNotFoundError, match="expected train/CLASS") as error:
         load(tmp_path)
+    assert str(tmp_path) in str(error.value)
 
 
 def test_images_that_do_not_decode_are_named(tmp_path):
@@ -772,12 +783,16 @@ def test_images_that_do_not_decode_are_named(tmp_path):
         load(tmp_path)
 
 
-def test_colour_image_among_grey_ones_is_named(tmp_path):
-    write_images(tmp_path, ("L",), n=100)  # more than are looked at for the mode
+def test_one_colour_image_among_grey_ones_makes_all_colour(tmp_path):
+    write_images(tmp_path, ("L",), n=100)  # more than are looked at for the size
     path = tmp_path / "train" / "dog" / "099.png"
-    Image.new("RGB", (8, 8)).save(path)
-    with pytest.raises(RuntimeError, match="mode RGB: convert it to 8-bit gray"):
-        load(tmp_path)
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(path)
+    data = load(tmp_path)
+    assert data.in_channels == 3
+    both = torch.cat((data.train.images, data.validation.images))
+    grays = (both[:, 0] == both[:, 1]).flatten(1).all(1)
+    assert grays.sum() == 199
+    assert both[~grays][0, :, 0, 0].tolist() == [200, 0, 0]
 
 
 def test_single_class(tmp_path):
@@ -786,8 +801,253 @@ def test_single_class(tmp_path):
     for part in ("train", "test"):
         remove(tmp_path / part / "dog")
         (tmp_path / part / "dog").rmdir()
-    with pytest.raises(ValueError, match="train has one class alone, cat"):
+    with pytest.raises(ValueError, match="has one class alone, cat"):
         load(tmp_path)
+
+
+# What people's folders hold
+
+
+def shades():
+    """An image of 6 x 4 pixels, each of another color."""
+    pixels = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(4, 6, 3) * 3
+    return Image.fromarray(pixels)
+
+
+def in_bytes(image, kind, **options):
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def write_folder(root, names):
+    """Write an image, or the bytes given, to each name."""
+    for name, content in names.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content or in_bytes(shades(), "PNG"))
+    return root
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_photos_are_upright_whichever_way_the_phone_was_held(
+    tmp_path, monkeypatch, kind, orientation
+):
+    # The inverse of what a reader has to do, which is EXIF 2.3's table 4.6.4.
+    turn = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    upright = shades().resize((48, 32))  # a JPEG keeps smooth colors well
+    held = upright
+    if orientation > 1:
+        held = upright.transpose(turn[orientation])
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    options = {"lossless": True} if kind == "WEBP" else {}
+    photo = in_bytes(held, kind, exif=exif.tobytes(), **options)
+    names = ("train/a/0", "train/a/1", "train/b/0", "train/b/1")
+    write_folder(tmp_path, dict.fromkeys(names, photo))
+    right = torch.from_numpy(np.array(upright)).permute(2, 0, 1)
+    data = load(tmp_path)
+    assert data.image_size == (32, 48)
+    far = (data.train.images.int() - right.int()).abs().max()
+    assert far <= (12 if kind == "JPEG" else 0)
+    monkeypatch.setattr(data_module, "MEMORY_LIMIT", 1)
+    monkeypatch.setattr(files, "CORES", 1)
+    streamed = load(tmp_path, image_size=(32, 48))
+    assert same(data.validation.batches(2), streamed.validation.batches(2))
+
+
+def test_broken_exif_data_breaks_no_photo(tmp_path):
+    photo = in_bytes(shades(), "PNG", exif=b"Exif\0\0MM\0*\0\0\xff\xff\xff\xff")
+    write_folder(tmp_path, {"0.png": photo})
+    image = files.read_image(tmp_path / "0.png", 3)
+    assert np.array_equal(image.permute(1, 2, 0), np.array(shades()))
+
+
+def transparent(mode):
+    """A red pixel, a half transparent one and one that is not to be seen."""
+    image = Image.new("RGBA", (3, 1), (200, 0, 0, 255))
+    image.putpixel((1, 0), (200, 0, 0, 51))
+    image.putpixel((2, 0), (200, 0, 0, 0))
+    if mode == "RGBA":
+        return in_bytes(image, "PNG"), [(200, 0, 0), (244, 204, 204), (255, 255, 255)]
+    if mode == "LA":
+        image = Image.merge("LA", (image.getchannel(0), image.getchannel(3)))
+        return in_bytes(image, "PNG"), [(200,) * 3, (244,) * 3, (255,) * 3]
+    image = Image.new("P" if mode in ("P", "GIF") else mode, (3, 1))
+    if image.mode == "P":
+        image.putpalette([200, 0, 0, 9, 9, 9])
+    image.putpixel((2, 0), 1 if mode != "RGB" else (1, 1, 1))
+    clear = 1 if mode != "RGB" else (1, 1, 1)
+    seen = (200, 0, 0) if image.mode == "P" else (0, 0, 0)
+    kind = "GIF" if mode == "GIF" else "PNG"
+    return in_bytes(image, kind, transparency=clear), [seen, seen, (255,) * 3]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "GIF", "RGB", "L"])
+def test_what_is_transparent_shows_white(tmp_path, mode):
+    content, right = transparent(mode)
+    write_folder(tmp_path, {"0.png": content})
+    image = files.read_image(tmp_path / "0.png", 3)
+    assert image[:, 0].T.tolist() == [[*color] for color in right]
+
+
+def test_files_of_programs_are_skipped_and_others_read_by_content(tmp_path):
+    photo = in_bytes(shades(), "JPEG")
+    heic = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic" + bytes(100)
+    write_folder(
+        tmp_path,
+        {
+            "train/a/0.png": b"",
+            "train/a/1.JFIF": photo,
+            "train/a/2.gif": in_bytes(shades(), "GIF"),
+            "train/a/3.webp": in_bytes(shades(), "WEBP"),
+            "train/a/4.avif": in_bytes(shades(), "AVIF"),
+            "train/a/5": photo,
+            "train/a/more/6.jpg_large": photo,
+            "train/a/7.heic": heic,
+            "train/a/8.HEIC": heic,
+            "train/a/._0.png": b"\0\5\x16\7",
+            "train/a/notes.md": b"no image",
+            "train/a/Thumbs.db": b"no image",
+            "train/a/.ipynb_checkpoints/0-checkpoint.png": b"",
+            "train/b/0.png": b"",
+            "train/b/1.png": b"",
+            "train/.ipynb_checkpoints/0.png": b"",
+            "train/__MACOSX/a/._0.png": b"\0\5\x16\7",
+            "train/labels.csv": b"0,a",
+            "val/a/0.png": b"",
+            "val/b/0.png": b"",
+            ".DS_Store": b"Bud1",
+            "README.txt": b"read me",
+        },
+    )
+    with pytest.warns(UserWarning, match=r"skipped 2 .HEIC.*magick"):
+        data = load(tmp_path)
+    assert data.classes == ("a", "b")
+    assert data.train.labels.bincount().tolist() == [7, 2]
+    assert data.notes == (
+        "test: no images, so that the end is measured on the validation ones",
+        "skipped 6 (hidden): .DS_Store, .ipynb_checkpoints, __MACOSX, ...",
+        "skipped 1 (no part of the data): README.txt",
+        f"skipped 2 ({files.HEIC}): 7.heic, 8.HEIC",
+        "skipped 1 (no images): notes.md",
+        "skipped 1 (beside the folders of classes): labels.csv",
+    )
+
+
+def test_a_photo_of_an_iphone_says_how_to_convert_it(tmp_path):
+    write_folder(tmp_path, {"0.jpg": b"\0\0\0\x18ftypheic" + bytes(99)})
+    with pytest.raises(RuntimeError, match=r"0.jpg .*HEIC.*magick"):
+        files.read_image(tmp_path / "0.jpg", 3)
+
+
+def test_a_class_without_images_says_what_was_skipped(tmp_path):
+    write_folder(tmp_path, {"a/0.png": b"", "b/0.txt": b"no"})
+    with pytest.raises(FileNotFoundError, match=r"classes b; skipped 1 .*: 0.txt"):
+        load(tmp_path)
+
+
+def test_held_out_images_are_of_each_class_but_the_only_one_of_none(tmp_path):
+    counts = {"a": 31, "b": 10, "c": 9, "d": 2, "e": 1, "f": 1}
+    names = [f"train/{k}/{i}.png" for k, count in counts.items() for i in range(count)]
+    data = load(write_folder(tmp_path, dict.fromkeys(names, b"")))
+    assert data.validation.labels.bincount(minlength=6).tolist() == [3, 1, 1, 1, 0, 0]
+    assert data.train.labels.bincount().tolist() == [28, 9, 8, 1, 1, 1]
+    assert torch.equal(load(tmp_path).validation.labels, data.validation.labels)
+
+
+def test_no_two_images_of_a_class_leave_nothing_to_validate_on(tmp_path):
+    write_folder(tmp_path, {"a/0.png": b"", "b/0.png": b""})
+    with pytest.raises(ValueError, match="one training image of each class: add"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "parts, counts, notes",
+    [
+        (("train", "val", "test"), (20, 10, 10), 0),
+        (("Train", "Valid", "Testing"), (20, 10, 10), 0),
+        (("train", "test"), (18, 2, 10), 1),
+        (("train", "val"), (20, 10, None), 1),
+        (("train",), (18, 2, None), 2),
+        ((".",), (18, 2, None), 2),
+    ],
+)
+def test_layouts(tmp_path, parts, counts, notes):
+    names = {}
+    for part in parts:
+        for i in range(10 if part in (".", *parts[:1]) else 5):
+            names |= {f"{part}/car/{i}.png": b"", f"{part}/train/{i}.png": b""}
+    data = load(write_folder(tmp_path, names))
+    found = (data.train, data.validation, data.test)
+    assert tuple(split and len(split) for split in found) == counts
+    assert data.classes == ("car", "train") and len(data.notes) == notes
+
+
+def test_images_of_one_size_need_not_be_square(tmp_path):
+    names = [f"{k}/{i}.png" for k in "ab" for i in range(3)]
+    data = load(write_folder(tmp_path, dict.fromkeys(names, b"")))
+    assert data.image_size == data.train.image_size == (4, 6)
+    assert "of 3x4x6" in repr(data.train)
+    assert next(data.train.batches(2, seed=0))[0].shape == (2, 3, 4, 6)
+
+
+@pytest.mark.parametrize("limit", [10**9, 1], ids=["in memory", "streamed"])
+@pytest.mark.parametrize("size", [(20, 10), (10, 20)])
+def test_images_are_brought_to_a_rectangle(tmp_path, monkeypatch, limit, size):
+    monkeypatch.setattr(data_module, "MEMORY_LIMIT", limit)
+    monkeypatch.setattr(files, "CORES", 1)
+    columns = np.zeros((40, 40, 3), np.uint8)
+    columns[:, 20:] = 255
+    photo = in_bytes(Image.fromarray(columns), "PNG")
+    names = [f"{k}/{i}.png" for k in "ab" for i in range(3)]
+    write_folder(tmp_path, dict.fromkeys(names, photo))
+    data = load(tmp_path, image_size=size)
+    assert data.image_size == size
+    for split, seed in ((data.train, 0), (data.validation, None)):
+        images, _ = next(split.batches(2, seed=seed))
+        assert images.shape == (2, 3, *size)
+    row = images[0, 0, size[0] // 2]
+    middle = size[1] // 2
+    assert row[: middle - 2].max() < row.mean() < row[middle + 2 :].min()
+
+
+def test_a_summary_tells_what_a_folder_holds(tmp_path):
+    counts = {"bee": 12, "ant": 30}
+    names = [f"train/{k}/{i}.png" for k, count in counts.items() for i in range(count)]
+    names += ["test/ant/0.png", "test/bee/0.png", ".DS_Store"]
+    said = load(write_folder(tmp_path, dict.fromkeys(names, b""))).summary()
+    assert said.splitlines() == [
+        "          train  validation        test",
+        "ant          27           3           1",
+        "bee          11           1           1",
+        "all          38           4           2",
+        "color, 6 x 4 pixels, in memory",
+        "validation: a tenth of the training images of each class",
+        "skipped 1 (hidden): .DS_Store",
+    ]
+
+
+def test_a_summary_of_many_classes_shows_the_rarest(tmp_path):
+    split = random_split(n=60)
+    labels = torch.cat([torch.arange(30), torch.arange(29), torch.tensor([3])])
+    split = replace(split, labels=labels)
+    names = [f"k{i}" for i in range(30)]
+    data = data_module.assemble("many", names, train=split, validation=split)
+    lines = data.summary().splitlines()
+    assert len(lines) == 1 + data_module.MOST_ROWS + 1 + 1
+    assert lines[1].split() == ["k29", "1", "1"]
+    assert lines[-3].split() == ["11", "larger", "classes", "23", "23"]
+    assert lines[-2].split() == ["all", "60", "60"]
 
 
 def test_photos_open():

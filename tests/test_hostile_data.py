@@ -11,7 +11,7 @@ import stat
 import sys
 import tarfile
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from hashlib import md5
 from pathlib import Path
@@ -22,7 +22,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from test_data import cifar_archive
 from torchvision.datasets import CIFAR10, FashionMNIST
 from torchvision.transforms import v2
@@ -82,6 +82,8 @@ def pictures():
     clear = Image.frombytes("RGBA", (24, 16), rng.randbytes(24 * 16 * 4))
     deep = Image.frombytes("I;16", (24, 16), rng.randbytes(24 * 16 * 2))
     palette = color.quantize(16)
+    sideways = Image.Exif()
+    sideways[ExifTags.Base.Orientation] = 6
     for image, kind, options in (
         (color, "PNG", {}),
         (clear, "PNG", {}),
@@ -103,6 +105,8 @@ def pictures():
         (color, "TIFF", {"compression": "jpeg"}),
         (palette, "TIFF", {"compression": "tiff_deflate"}),
         (color, "PPM", {}),
+        (clear, "AVIF", {}),
+        (color, "JPEG", {"exif": sideways.tobytes()}),
     ):
         file = io.BytesIO()
         image.save(file, kind, **options)
@@ -184,6 +188,12 @@ def test_an_image_is_read_as_pillow_does_or_refused(tmp_path, content):
         assert one_line(error, path)
         return
     with Image.open(path) as right:
+        right.load()
+        with suppress(Exception):
+            right = ImageOps.exif_transpose(right)
+        if right.has_transparency_data:
+            right = right.convert("RGBA")
+            right = Image.alpha_composite(Image.new("RGBA", right.size, "white"), right)
         assert np.array_equal(image.permute(1, 2, 0), right.convert("RGB"))
     for transform in (center_crop(8), crop_and_flip(8)):
         assert files.read_image(path, 3, transform).shape == (3, 8, 8)

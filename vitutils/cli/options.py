@@ -86,6 +86,14 @@ def positive(text: str) -> int:
     return number
 
 
+def sides(text: str) -> int | tuple[int, int]:
+    """Read the side of a square, or HEIGHTxWIDTH."""
+    found = [positive(side) for side in text.split("x")]
+    if len(found) > 2:
+        raise argparse.ArgumentTypeError(f"{text} is more than HEIGHTxWIDTH")
+    return found[0] if len(found) == 1 else tuple(found)
+
+
 def probability(text: str) -> float:
     """Read a probability below 1."""
     if not 0 <= (number := float(text)) < 1:

@@ -2,6 +2,7 @@
 
 import argparse
 import hashlib
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -15,6 +16,7 @@ from torch import nn
 from vitutils import processes
 from vitutils.cli.options import picked
 from vitutils.data import CIFAR, Dataset, augmentation, load
+from vitutils.data.files import pair
 from vitutils.data.splits import MemorySplit, strengthen
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
@@ -63,7 +65,9 @@ def load_data(options: argparse.Namespace) -> Dataset:
     )
     if options.data in CIFAR:
         processes.ask_first(lambda: found() and None)  # one downloads, then all read
-    data = found()
+    with warnings.catch_warnings():  # the summary says it too
+        warnings.filterwarnings("ignore", ".*: skipped")
+        data = found()
     train = data.train
     if options.images is not None:
         train = train.subset(options.images)
@@ -83,7 +87,7 @@ def make_model(options: argparse.Namespace, data: Dataset) -> nn.Module:
         return start(options, data)
     sizes = {"in_channels": data.in_channels, "num_classes": data.num_classes}
     if options.model == "convnet":
-        if data.image_size < 2 ** len(options.widths):
+        if min(pair(data.image_size)) < 2 ** len(options.widths):
             raise ValueError(
                 f"{len(options.widths)} widths halve images of {data.image_size} "
                 "pixels to nothing: give fewer --widths"

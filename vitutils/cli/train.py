@@ -35,6 +35,7 @@ from vitutils.cli.options import (
     picked,
     positive,
     probability,
+    sides,
 )
 from vitutils.cli.parts import (
     AUGMENT,
@@ -88,11 +89,16 @@ def make_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("data")
     group.add_argument(
         "--data",
-        help="fashion_mnist, cifar10, cifar100, or a folder of train/CLASS/* and "
-        "test/CLASS/*",
+        help="fashion_mnist, cifar10, cifar100, or a folder of train/CLASS/* with "
+        "val/CLASS/*, test/CLASS/* or both, or of CLASS/* alone",
     )
     add_options(group, load, ["root"])
-    add_options(group, load, ["image_size"], {int: positive})
+    group.add_argument(
+        "--image-size",
+        type=sides,
+        help="side in pixels, or HEIGHTxWIDTH, to which a folder's images are resized "
+        "and center-cropped; if not given, all must have one size",
+    )
     group.add_argument(
         "--images", type=positive, help="train on so many images; all if not given"
     )
@@ -245,7 +251,10 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     folder_run = FolderRun(options.folder, resume=options.resume, setup=setup)
     with folder_run.owned():
         data = load_data(options)
-        folder_run.setup["test images"] = data.test.digest()
+        if data.test is not None:
+            folder_run.setup["test images"] = data.test.digest()
+        if processes.rank() == 0:
+            print(data.summary(), flush=True)
         loss_fn = teacher_loss(options, data)
         torch.manual_seed(options.seed)
         model = make_model(options, data).to(device)
@@ -276,11 +285,14 @@ def measured(
     device: torch.device,
     history: list[dict],
 ) -> dict[str, Any]:
-    """Measure a run's best weights on the test images; keep and return the result."""
+    """Measure a run's best weights on the test images; keep and return the result.
+
+    Where there are no test images, the result is what validation found.
+    """
     folder = Path(options.folder)
     best = processes.ask_first(load_model, folder / "best.safetensors").to(device)
-    answering = {"test_accuracy": best}
-    if isinstance(best, DistilledVisionTransformer):
+    answering = {} if data.test is None else {"test_accuracy": best}
+    if answering and isinstance(best, DistilledVisionTransformer):
         answering |= {
             "test_accuracy_class_head": OneHead(best, 0),
             "test_accuracy_distillation_head": OneHead(best, 1),
@@ -305,8 +317,9 @@ def measured(
     if processes.rank() == 0:
         write_json(result, folder / "result.json")
         last = history[-1]
+        accuracy = found.get("test_accuracy", max(r["val_accuracy"] for r in history))
         print(
-            f"{found['test_accuracy']:.2%} of the test images, "
+            f"{accuracy:.2%} of the {'test' if found else 'validation'} images, "
             f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} images a "
             f"second, {last['waiting']:.1%} of the time waiting for images; see "
             f"{folder}/result.json"

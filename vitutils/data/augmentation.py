@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -95,24 +96,40 @@ def random_resized_crop(
     return crops.round_().to(torch.uint8)
 
 
-def crop_and_flip(size: int) -> v2.Transform:
+def crop_and_flip(size: int | tuple[int, int]) -> v2.Transform:
     """Return the usual augmentation of photos: a part, resized, and a mirror image.
 
     Args:
-        size: side of the result in pixels.
+        size: side of the result in pixels, or (height, width).
 
     Source: Szegedy et al. (2015), section 6.
     """
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
 
 
-def center_crop(size: int) -> v2.Transform:
-    """Return the transform that resizes the shorter side and crops the center.
+def center_crop(size: int | tuple[int, int]) -> v2.Transform:
+    """Return the transform that resizes an image to cover a size, and crops the center.
 
     Args:
-        size: side of the result in pixels.
+        size: side of the result in pixels, or (height, width).
     """
-    return v2.Compose([shorten, v2.Resize(size), v2.CenterCrop(size)])
+    size = (size, size) if isinstance(size, int) else size
+    return v2.Compose([shorten, partial(cover, size=size), v2.CenterCrop(size)])
+
+
+def cover(
+    image: Image.Image | Tensor,
+    size: tuple[int, int],
+    interpolation: v2.InterpolationMode = v2.InterpolationMode.BILINEAR,
+) -> Image.Image | Tensor:
+    """Resize an image so that it just covers (height, width), as v2.Resize a square."""
+    height, width = size
+    rows, columns = v2.functional.get_size(image)
+    if height * columns >= width * rows:
+        size = [height, max(width, int(height * columns / rows))]
+    else:
+        size = [max(height, int(width * rows / columns)), width]
+    return v2.functional.resize(image, size, interpolation)
 
 
 def shorten(image: Image.Image | Tensor) -> Image.Image | Tensor:

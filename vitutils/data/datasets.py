@@ -1,11 +1,14 @@
 """Datasets: train, validation and test splits that yield normalized batches."""
 
+import math
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100
 
 from vitutils.data import files
@@ -16,33 +19,37 @@ from vitutils.data.splits import SEED, MemorySplit, Split, StreamedSplit, genera
 DATA = Path(__file__).resolve().parents[2] / "data"
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; a larger folder is streamed
+MOST_ROWS = 20  # of a summary
 
 
 def load(
     name: str | Path,
     *,
     root: str | Path | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     mirror: str | Path | None = None,
 ) -> "Dataset":
     """Load a dataset by its name or from a folder of images.
 
     Args:
         name: "fashion_mnist" (it comes with the book), "cifar10" or "cifar100"
-            (downloaded once), or a folder that holds ``train/CLASS/*`` and
-            ``test/CLASS/*`` (JPEG, PNG ...). Without ``val/`` or ``validation/``,
-            and for the named ones, a tenth of the training images is held out,
-            always the same ones.
+            (downloaded once), or a folder that holds ``train/CLASS/*`` with
+            ``val/CLASS/*``, ``test/CLASS/*`` or both, or ``CLASS/*`` alone. Of a
+            folder without ``val`` (or ``valid``, ``validation``) a tenth of each
+            class's training images is held out, one of two to nine and none of one;
+            of the named ones a tenth of all. They are always the same ones.
         root: folder that holds the datasets: by default the book's ``data``, for a
             folder of images the current one.
-        image_size: side in pixels to which a folder's images are resized and
-            center-cropped. Without it all must be squares of one size.
+        image_size: side in pixels, or (height, width), to which a folder's images
+            are resized and center-cropped. Without it all must have one size.
         mirror: URL or path of CIFAR's official archive or of the folder that holds
             it; by default the environment variable VITUTILS_CIFAR_MIRROR.
 
     Returns:
         A ``Dataset``, held in memory up to 2 GiB of pixels (``MemorySplit``); a
-        larger folder is decoded batch by batch (``StreamedSplit``).
+        larger folder is decoded batch by batch (``StreamedSplit``). Images are turned
+        upright as their EXIF data say, what is transparent becomes white, and if one
+        of a folder's images has colors, gray ones become color too.
 
     Raises:
         ValueError: an argument, or a folder's classes or image sizes, do not fit.
@@ -56,7 +63,7 @@ def load(
         raise ValueError(f"mirror is for {' and '.join(CIFAR)}, not for {name!r}")
     if image_size is not None and not is_folder:
         raise ValueError(f"image_size is for folders of images, not for {name!r}")
-    if image_size is not None and image_size < 1:
+    if image_size is not None and min(files.pair(image_size)) < 1:
         raise ValueError(f"image_size {image_size} is not positive")
     if is_folder:
         return load_folder(Path(root or "", name).expanduser(), image_size)
@@ -76,20 +83,26 @@ def load(
     return assemble(name, classes, train=train, test=test)
 
 
-def load_folder(folder: Path, image_size: int | None) -> "Dataset":
+def load_folder(folder: Path, image_size: int | tuple[int, int] | None) -> "Dataset":
     """Load a folder of images, into memory if they fit; see ``load``."""
     if not folder.is_dir():
         raise ValueError(
             f"{folder} is neither a folder of images nor one of the datasets "
             f"fashion_mnist, {', '.join(CIFAR)}"
         )
-    classes, parts = files.scan_folder(folder)
-    channels, size = files.common_format(parts["train"][0], image_size)
-    needed = channels * size**2 * sum(len(paths) for paths, _ in parts.values())
+    classes, parts, skipped = files.scan_folder(folder)
+    if "train" not in parts:
+        raise FileNotFoundError(f"{folder} has no folder train/: {files.LAYOUT}")
+    every = [path for paths, _ in parts.values() for path in paths]
+    wanted = None if image_size is None else files.pair(image_size)
+    channels, size = files.common_format(every, wanted)
+    needed = channels * math.prod(size) * len(every)
     if needed > MEMORY_LIMIT and not image_size:
+        side = files.proposed([size])
         raise ValueError(
             f"{folder} takes {needed / 1e9:.1f} GB, too much to hold in memory: "
-            f"give image_size {size} (--image-size {size}) to decode it batch by batch"
+            f"give image_size, say {side} (--image-size {side}), to decode it batch by "
+            "batch"
         )
     splits = {}
     for part, (paths, labels) in parts.items():
@@ -97,7 +110,7 @@ def load_folder(folder: Path, image_size: int | None) -> "Dataset":
             splits[part] = StreamedSplit(
                 labels=labels,
                 paths=paths,
-                image_size=size,
+                image_size=files.unpair(size),
                 in_channels=channels,
                 augment=crop_and_flip(size),
             )
@@ -105,7 +118,40 @@ def load_folder(folder: Path, image_size: int | None) -> "Dataset":
             fit = center_crop(size) if image_size else None
             images = files.read_images(paths, channels, size, fit)
             splits[part] = MemorySplit(labels=labels, images=images)
-    return assemble(folder.name, classes, **splits)
+    notes = []
+    if "validation" not in splits:
+        rows, held_out = stratified(splits["train"].labels)
+        if not len(held_out):
+            raise ValueError(
+                f"{folder} has one training image of each class: add some, or val/ "
+                "to validate on"
+            )
+        splits["validation"] = splits["train"].subset(held_out)
+        splits["train"] = splits["train"].subset(rows)
+        notes.append("validation: a tenth of the training images of each class")
+    if "test" not in splits:
+        notes.append(
+            "test: no images, so that the end is measured on the validation ones"
+        )
+    notes += files.told(skipped)
+    for words in files.told({k: v for k, v in skipped.items() if k in files.UNREAD}):
+        warnings.warn(f"{folder}: {words}", stacklevel=3)
+    return assemble(folder.name, classes, **splits, notes=notes)
+
+
+def stratified(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Part the indices of labels (N,): what is left, and a tenth of each class.
+
+    At least one image of a class is held out, but the only one never is.
+    """
+    order = torch.randperm(len(labels), generator=generator(SEED))
+    left, held_out = [], []
+    for label in labels.unique():
+        rows = order[labels[order] == label]
+        count = max(1, len(rows) // 10) if len(rows) > 1 else 0
+        held_out.append(rows[:count])
+        left.append(rows[count:])
+    return torch.cat(left).sort().values, torch.cat(held_out).sort().values
 
 
 def assemble(
@@ -113,8 +159,9 @@ def assemble(
     classes: Sequence[str],
     *,
     train: Split,
-    test: Split,
+    test: Split | None = None,
     validation: Split | None = None,
+    notes: Sequence[str] = (),
 ) -> "Dataset":
     """Hold out validation images where there are none, and normalize all splits."""
     if validation is None:
@@ -123,8 +170,11 @@ def assemble(
         validation = train.subset(order[:held_out])
         train = train.subset(order[held_out:])
     mean, std = train.pixel_statistics()
-    splits = (replace(part, mean=mean, std=std) for part in (train, validation, test))
-    return Dataset(name, *splits, tuple(classes))
+    splits = (
+        None if part is None else replace(part, mean=mean, std=std)
+        for part in (train, validation, test)
+    )
+    return Dataset(name, *splits, tuple(classes), tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -136,15 +186,18 @@ class Dataset:
 
     Attributes:
         name: what ``load`` was called with, or the folder's own name.
-        train, validation, test: the splits.
+        train, validation, test: the splits; ``test`` is None where a folder has none.
         classes: names of the classes, in the order of their labels.
+        notes: what was done to a folder's images, a sentence each: which were held
+            out, and which files were skipped.
     """
 
     name: str
     train: Split
     validation: Split
-    test: Split
+    test: Split | None
     classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def mean(self) -> tuple[float, ...]:
@@ -161,8 +214,8 @@ class Dataset:
         return self.train.std
 
     @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
+    def image_size(self) -> int | tuple[int, int]:
+        """Side of the images in pixels, or (height, width) if they are no squares."""
         return self.train.image_size
 
     @property
@@ -178,6 +231,34 @@ class Dataset:
     @property
     def preprocessing(self) -> Preprocessing:
         """What a model that learned from this data wants of images."""
-        size = (self.image_size, self.image_size)
+        size = files.pair(self.image_size)
         classes = tuple(map(printable, self.classes))
         return Preprocessing(size, self.mean, self.std, classes=classes)
+
+    def summary(self) -> str:
+        """Return a table of images by class and part, and what else is to be known."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        parts = {name: split for name, split in parts.items() if split is not None}
+        counts = torch.stack(
+            [
+                part.labels.bincount(minlength=self.num_classes)
+                for part in parts.values()
+            ]
+        ).T
+        rows = [*zip(self.classes, counts.tolist(), strict=True)]
+        if len(rows) > MOST_ROWS:  # the rarest tell most
+            rows = sorted(rows, key=lambda row: row[1][0])[: MOST_ROWS - 1]
+            rest = counts.sum(0) - torch.tensor([row[1] for row in rows]).sum(0)
+            others = f"{self.num_classes - len(rows):,} larger classes"
+            rows.append((others, rest.tolist()))
+        rows.append(("all", counts.sum(0).tolist()))
+        names = [printable(name) for name, _ in rows]
+        width = max(map(len, names))
+        lines = [" " * width + "".join(f"{part:>12}" for part in parts)]
+        for name, (_, row) in zip(names, rows, strict=True):
+            lines.append(f"{name:{width}}" + "".join(f"{n:12,}" for n in row))
+        kind = "gray" if self.in_channels == 1 else "color"
+        height, width = files.pair(self.image_size)
+        held = "in memory" if isinstance(self.train, MemorySplit) else "streamed"
+        lines.append(f"{kind}, {width} x {height} pixels, {held}")
+        return "\n".join([*lines, *self.notes])

@@ -5,15 +5,20 @@ import os
 import tarfile
 import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from functools import cache
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision.datasets import CIFAR10, FashionMNIST, ImageFolder
+from torchvision.datasets import CIFAR10, FashionMNIST
 from torchvision.datasets.utils import check_integrity
 from torchvision.transforms import v2
 from tqdm import tqdm
@@ -26,7 +31,23 @@ Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
 # Pillow knows more, among them PostScript, which is a program: it lets `gs` run it.
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+GROUND = "white"  # what is seen through transparent pixels
+# Folders' names, in any case, by the part of the data that they hold.
+PARTS = {
+    "train": ("train", "training"),
+    "validation": ("val", "valid", "validation"),
+    "test": ("test", "testing"),
+}
+LAYOUT = (
+    "expected train/CLASS/* with test/CLASS/*, val/CLASS/* or both, or CLASS/* alone: "
+    "images in a folder per class"
+)
+# Names, beside all that start with a dot, of what programs leave in people's folders.
+HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+HEIC = "HEIC, to be converted to JPEG first: magick mogrify -format jpg *.heic"
+UNREAD = (HEIC, "no images")  # why a file in a class's folder is skipped
 LONGEST_SIDE = 2**16 - 1  # in pixels, as JPEG's; Pillow limits their product alone
 OPENING = threading.Lock()  # as warnings.catch_warnings is not made for threads
 
@@ -163,96 +184,208 @@ def within(member: tarfile.TarInfo, folder: str) -> tarfile.TarInfo:
     return member
 
 
-def scan_folder(folder: Path) -> tuple[list[str], dict[str, tuple[list[str], Tensor]]]:
-    """List the images of ``folder/train``, ``folder/test`` and, if there, ``val``.
+class Listing(NamedTuple):
+    """What a folder of images holds.
 
-    Returns:
-        Class names, and a dict of (paths, labels) for "train", "test" and, where
-        there is ``val`` or ``validation``, "validation".
+    Attributes:
+        classes: names, in the order of the labels.
+        parts: (paths, labels) for "train", "validation" and "test", as far as there.
+        skipped: paths of what is left out, by the reason.
+    """
+
+    classes: list[str]
+    parts: dict[str, tuple[list[str], Tensor]]
+    skipped: dict[str, list[str]]
+
+
+def scan_folder(folder: Path) -> Listing:
+    """List the images of a folder, by part and class.
+
+    The parts lie in ``train``, ``val`` and ``test`` (see ``PARTS``), each with a folder
+    per class. A folder with folders of images alone is one part, "train". A file is an
+    image by its ending or, where that is no image's, by its content. Hidden files and
+    folders, and files that are no images, are left out and listed.
 
     Raises:
-        FileNotFoundError: a folder is missing, or a class has no images.
-        ValueError: there is one class alone, or the parts have different classes.
+        FileNotFoundError: a class has no images, or there is no class.
+        ValueError: there is one class alone, two folders are one part, the parts have
+            different classes, or a link leads back to a folder above.
     """
-    layout = "expected train/CLASS/* and test/CLASS/*, images in a folder per class"
-    names = {"train": "train", "test": "test"}
-    for name in ("val", "validation"):
-        if (folder / name).is_dir():
-            names["validation"] = name
-    parts = {}
-    for part, name in names.items():
-        if not (folder / name).is_dir():
-            raise FileNotFoundError(f"{folder} has no folder {name}/: {layout}")
-        refuse_circles(folder / name)
-        try:
-            parts[part] = ImageFolder(folder / name)
-        except FileNotFoundError as error:
-            text = str(error).rstrip(".")
-            raise FileNotFoundError(f"{folder / name}: {text}; {layout}") from None
-    classes = parts["train"].classes
-    if len(classes) < 2:
-        raise ValueError(f"{folder}/train has one class alone, {classes[0]}: {layout}")
-    for part, name in names.items():
-        differing = {*classes} ^ {*parts[part].classes}
-        if differing:
-            raise ValueError(
-                f"{folder}/train and {folder}/{name} have different classes: only one "
-                f"of them has {', '.join(sorted(differing))}"
-            )
-    return classes, {
-        part: ([path for path, _ in images.samples], torch.tensor(images.targets))
-        for part, images in parts.items()
+    skipped = defaultdict(list)
+    parts = {
+        part: scan_classes(place, skipped)
+        for part, place in find_parts(folder, skipped).items()
     }
+    first = next(iter(parts))
+    classes = [*parts[first]]
+    if len(classes) < 2:
+        raise ValueError(f"{folder} has one class alone, {classes[0]}: {LAYOUT}")
+    for part, found in parts.items():
+        if differing := {*classes} ^ {*found}:
+            raise ValueError(
+                f"the parts {first} and {part} of {folder} have different classes: "
+                f"only one of them has {', '.join(sorted(differing))}"
+            )
+    listed = {}
+    for part, found in parts.items():
+        counts = torch.tensor([len(paths) for paths in found.values()])
+        labels = torch.arange(len(classes)).repeat_interleave(counts)
+        listed[part] = [*chain(*found.values())], labels
+    return Listing(classes, listed, dict(skipped))
 
 
-def refuse_circles(folder: Path) -> None:
-    """Refuse a link to a folder that contains it: to follow it has no end."""
-    for root, names, _ in os.walk(folder, followlinks=True):
-        for path in (Path(root, name) for name in names):
-            if path.is_symlink() and path.resolve() in map(Path.resolve, path.parents):
-                raise ValueError(
-                    f"{path} leads back to a folder above: remove the link"
-                )
+def find_parts(folder: Path, skipped: dict[str, list[str]]) -> dict[str, str]:
+    """Return the folder of each part; that of the classes is "train" where none is."""
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    folders = [e for e in entries if not is_hidden(e.name) and e.is_dir()]
+    named = {}
+    for part, names in PARTS.items():
+        paths = [e.path for e in folders if e.name.lower() in names]
+        if len(paths) > 1:
+            raise ValueError(f"{' and '.join(paths)} are one part: move one away")
+        if paths:
+            named[part] = paths[0]
+    # "train" may also be a class, as of vehicles: it then holds images, not folders.
+    within = chain(*map(os.scandir, named.values()))
+    if not any(e.is_dir() and not is_hidden(e.name) for e in within):
+        return {"train": os.fspath(folder)}
+    for entry in entries:
+        if entry.path not in named.values():
+            reason = "hidden" if is_hidden(entry.name) else "no part of the data"
+            skipped[reason].append(entry.path)
+    return named
+
+
+def scan_classes(folder: str, skipped: dict[str, list[str]]) -> dict[str, list[str]]:
+    """Return the images' paths for each class: each is a folder, with those within."""
+    found = {}
+    with tqdm(desc=f"files of {folder}", unit="", delay=1) as bar:
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            if is_hidden(entry.name):
+                skipped["hidden"].append(entry.path)
+            elif entry.is_dir():
+                found[entry.name] = [*images_within(entry, skipped, bar)]
+            else:
+                skipped["beside the folders of classes"].append(entry.path)
+    if not found:
+        raise FileNotFoundError(f"{folder} has no folder per class: {LAYOUT}")
+    if empty := [name for name, paths in found.items() if not paths]:
+        words = f"{folder} has no images of the classes {', '.join(empty)}"
+        raise FileNotFoundError("; ".join([words, *told(skipped), LAYOUT]))
+    return found
+
+
+def images_within(
+    folder: os.DirEntry, skipped: dict[str, list[str]], bar: tqdm
+) -> Iterator[str]:
+    """Yield the paths of a folder's images, then of those in the folders within."""
+    if folder.is_symlink():
+        path = Path(folder.path)
+        if path.resolve() in map(Path.resolve, path.parents):
+            raise ValueError(f"{path} leads back to a folder above: remove the link")
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    bar.update(len(entries))
+    folders = []
+    for entry in entries:
+        if is_hidden(entry.name):
+            skipped["hidden"].append(entry.path)
+        elif entry.is_dir():
+            folders.append(entry)
+        elif os.path.splitext(entry.name)[1].lower() in endings():
+            yield entry.path
+        else:
+            try:
+                header(entry.path)
+                yield entry.path
+            except RuntimeError as error:
+                skipped[UNREAD[HEIC not in str(error)]].append(entry.path)
+    for entry in folders:
+        yield from images_within(entry, skipped, bar)
+
+
+def is_hidden(name: str) -> bool:
+    """Return whether a file or folder is a program's own and not for people."""
+    return name.startswith(".") or name in HIDDEN
+
+
+@cache
+def endings() -> frozenset[str]:
+    """Return the endings of names, as ".jpg", of the images that are read."""
+    known = Image.registered_extensions().items()
+    return frozenset(ending for ending, kind in known if kind in FORMATS)
+
+
+def told(skipped: dict[str, list[str]]) -> list[str]:
+    """Return for each reason how many files were left out, with the first names."""
+    words = []
+    for reason, paths in skipped.items():
+        names = [os.path.basename(path) for path in paths[:3]]
+        names += ["..."] * (len(paths) > 3)
+        names = os.fsencode(", ".join(names)).decode(errors="replace")
+        words.append(f"skipped {len(paths):,} ({reason}): {names}")
+    return words
 
 
 def common_format(
-    paths: Sequence[str], image_size: int | None = None
-) -> tuple[int, int]:
-    """Return channels (1 or 3) and side in pixels of a folder's images.
+    paths: Sequence[str], image_size: tuple[int, int] | None = None
+) -> tuple[int, tuple[int, int]]:
+    """Return channels (1 or 3) and (height, width) in pixels of a folder's images.
 
-    There is one channel if all of about 100 images spread over ``paths`` are gray.
+    There is one channel if all are gray. The size is ``image_size``, or that of about
+    100 images spread over ``paths``.
+
+    Raises:
+        RuntimeError: one cannot be read as an image.
+        ValueError: they have no size in common.
     """
-    headers = [open_image(path) for path in paths[:: len(paths) // 100 + 1]]
-    channels = 1 if all(image.mode in GRAY_MODES for image in headers) else 3
-    width, height = headers[0].size
-    if not image_size and width != height:
-        raise ValueError(
-            f"{paths[0]} is {width}x{height}, not square: give image_size to resize "
-            "and crop all images"
-        )
-    return channels, image_size or width
+    spread = paths[:: len(paths) // 100 + 1]
+    kinds, sizes = zip(*map(header, spread), strict=True)
+    if image_size is None:
+        for path, size in zip(spread, sizes, strict=True):
+            if size != sizes[0]:
+                raise ValueError(different(path, size, sizes))
+    is_gray = all(kinds) and all(
+        header(path)[0] for path in tqdm(paths, "colors of images", delay=1)
+    )
+    return 1 if is_gray else 3, image_size or sizes[0]
+
+
+def different(
+    path: str, size: tuple[int, int], sizes: Sequence[tuple[int, int]]
+) -> str:
+    """Return what to say of an image whose size is not the first of ``sizes``."""
+    side = proposed(sizes)
+    return (
+        f"{path} is {size[1]}x{size[0]} and others are {sizes[0][1]}x{sizes[0][0]}: "
+        f"give image_size, say {side} (--image-size {side}), to resize and crop all"
+    )
+
+
+def proposed(sizes: Sequence[tuple[int, int]]) -> int:
+    """Return a side for images of some sizes: 224, or less where most have less."""
+    shorter = sorted(map(min, sizes))
+    return min(224, shorter[len(shorter) // 2])
 
 
 def read_images(
     paths: Sequence[str | BytesIO],
     channels: int,
-    size: int,
+    size: int | tuple[int, int],
     transform: Callable | None = None,
 ) -> Tensor:
-    """Decode images to uint8 (N, C, size, size), several at a time."""
+    """Decode images to uint8 (N, C, height, width), several at a time."""
+    height, width = size = pair(size)
 
     def read(path):
         def exact(image):
-            if image.size != (size, size):
-                raise ValueError(
-                    f"{path} is {image.width}x{image.height} and others are "
-                    f"{size}x{size}: give image_size to resize and crop all images"
-                )
+            found = image.height, image.width
+            if found != size:
+                raise ValueError(different(path, found, [size, found]))
             return image
 
         return read_image(path, channels, transform or exact)
 
-    images = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
+    images = torch.empty(len(paths), channels, height, width, dtype=torch.uint8)
     with ThreadPoolExecutor(CORES) as pool:
         decoded = pool.map(read, paths)
         for index, image in enumerate(tqdm(decoded, "images", len(paths), delay=1)):
@@ -260,31 +393,76 @@ def read_images(
     return images
 
 
+def pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return (height, width) of a size that may be the side of a square."""
+    return (size, size) if isinstance(size, int) else tuple(size)
+
+
+def unpair(size: tuple[int, int]) -> int | tuple[int, int]:
+    """Return the side of a square, (height, width) of what is none."""
+    return size[0] if size[0] == size[1] else tuple(size)
+
+
 def read_image(
     path: str | Path | BytesIO, channels: int, transform: Callable | None = None
 ) -> Tensor:
     """Decode an image to uint8 (C, H, W), after a transform of the Pillow image.
 
-    The transform may make a tensor of it.
+    It is turned upright as its EXIF data say, what is transparent shows a white ground,
+    and of an animation there is the first picture. The transform may make a tensor.
+
+    Args:
+        path: a file's, or what an archive's file holds.
+        channels: 1 for gray, which colors become too, or 3.
+        transform: called with the Pillow image.
 
     Raises:
-        RuntimeError: it does not decode, or not to ``channels`` of 8 bits.
+        RuntimeError: it does not decode, or not to 8 bits a channel.
     """
-    image = open_image(path, "L" if channels == 1 else "RGB")
+    image = decode(path, "L" if channels == 1 else "RGB")
     image = transform(image) if transform else image
     return image if torch.is_tensor(image) else v2.functional.pil_to_tensor(image)
 
 
-def open_image(path: str | Path | BytesIO, mode: str | None = None) -> Image.Image:
-    """Open an image with Pillow; its pixels are read if they are to be "L" or "RGB".
+def decode(path: str | Path | BytesIO, mode: str) -> Image.Image:
+    """Return an image of Pillow's of mode "L" or "RGB"; see ``read_image``."""
+    with opened(path) as image:
+        image.load()
+        if image.mode[0] in "IF":
+            raise ValueError(f"mode {image.mode}: convert it to 8 bits a channel")
+        with suppress(Exception):  # what breaks in EXIF data breaks no pixels
+            ImageOps.exif_transpose(image, in_place=True)
+        if image.mode == "P" and image.palette is None:
+            raise ValueError("it has no palette")
+        if image.has_transparency_data:
+            image = image.convert("RGBA")
+            ground = Image.new("RGBA", image.size, GROUND)
+            image = Image.alpha_composite(ground, image)
+        return image if image.mode == mode else image.convert(mode)
 
-    Args:
-        path: a file's, or what an archive's file holds.
-        mode: "L", "RGB", or None.
+
+def header(path: str | Path) -> tuple[bool, tuple[int, int]]:
+    """Return whether an image is gray, and (height, width) in pixels, upright.
 
     Raises:
-        RuntimeError: it is no image, is larger than Pillow or ``LONGEST_SIDE`` allow,
-            or has not 8 bits a channel, or colors where gray is wanted.
+        RuntimeError: it is no image.
+    """
+    with opened(path) as image:
+        width, height = image.size
+        with suppress(Exception):
+            turn = image.getexif().get(ExifTags.Base.Orientation, 1)
+            if turn > 4 and image.format != "TIFF":  # whose sides are upright already
+                width, height = height, width
+        return image.mode in GRAY_MODES, (height, width)
+
+
+@contextmanager
+def opened(path: str | Path | BytesIO) -> Iterator[Image.Image]:
+    """Open an image with Pillow, and close it.
+
+    Raises:
+        RuntimeError: it is no image, or larger than Pillow or ``LONGEST_SIDE`` allow;
+            or an error came from what was done with it.
     """
     try:
         # Opening a pipe would wait for somebody to write.
@@ -296,15 +474,19 @@ def open_image(path: str | Path | BytesIO, mode: str | None = None) -> Image.Ima
         with image:
             if max(image.size) > LONGEST_SIDE:
                 raise ValueError(f"a side of {max(image.size):,} pixels")
-            if mode is None:
-                return image
-            image.load()
-            if image.mode[0] in "IF" or (mode == "L" and image.mode not in GRAY_MODES):
-                wanted = "8-bit gray as others" if mode == "L" else "8 bits a channel"
-                raise ValueError(f"mode {image.mode}: convert it to {wanted}")
-            return image if image.mode == mode else image.convert(mode)
+            yield image
     except Exception as error:  # Pillow raises many kinds, SyntaxError among them
-        reason = str(error) or type(error).__name__
+        reason = HEIC if is_heic(path) else str(error) or type(error).__name__
         raise RuntimeError(
             f"{path} cannot be read as an image ({reason}): replace it or move it away"
         ) from None
+
+
+def is_heic(path: str | Path | BytesIO) -> bool:
+    """Return whether a file, whatever its name, is a photo as iPhones take it."""
+    if isinstance(path, BytesIO) or not os.path.isfile(path):
+        return False
+    with suppress(OSError), open(path, "rb") as file:
+        start = file.read(32)
+        return start[4:8] == b"ftyp" and any(brand in start for brand in HEIC_BRANDS)
+    return False

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from vitutils.data import files
-from vitutils.data.augmentation import shorten
+from vitutils.data.augmentation import cover, shorten
 
 LUMINANCE = (0.299, 0.587, 0.114)  # red, green, blue in a gray value, as Pillow has it
 
@@ -85,15 +85,10 @@ class Preprocessing:
 
     def fit(self, image: Image.Image) -> Image.Image:
         """Resize an image so that it covers the crop, and cut out the center."""
-        image = shorten(image)
         # 232.0 pixels may be a bit less in floats
         height, width = (int(side / self.crop + 1e-6) for side in self.image_size)
-        scale = max(height / image.height, width / image.width)
-        # The longer side is rounded down, as by torchvision and timm.
-        height = max(height, int(scale * image.height + 1e-6))
-        width = max(width, int(scale * image.width + 1e-6))
         kind = v2.InterpolationMode(self.interpolation)
-        image = v2.functional.resize(image, [height, width], kind)
+        image = cover(shorten(image), (height, width), kind)
         return v2.functional.center_crop(image, list(self.image_size))
 
     def normalize(self, pixels: Tensor) -> Tensor:

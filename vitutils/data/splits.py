@@ -35,8 +35,8 @@ class Split:
         return len(self.labels)
 
     def __repr__(self):
-        size = f"{self.in_channels}x{self.image_size}x{self.image_size}"
-        return f"<{len(self):,} images of {size}>"
+        height, width = files.pair(self.image_size)
+        return f"<{len(self):,} images of {self.in_channels}x{height}x{width}>"
 
     def digest(self) -> str:
         """Return what differs where the images, their order or the labels differ.
@@ -195,9 +195,9 @@ class MemorySplit(Split):
     workers: int = 0
 
     @property
-    def image_size(self) -> int:
-        """Side of the images in pixels."""
-        return self.images.shape[-1]
+    def image_size(self) -> int | tuple[int, int]:
+        """Side of the images in pixels, or (height, width) if they are no squares."""
+        return files.unpair(self.images.shape[2:])
 
     @property
     def in_channels(self) -> int:
@@ -241,7 +241,7 @@ class StreamedSplit(Split):
 
     Attributes:
         paths: files of the images.
-        image_size: side in pixels to which an image is brought.
+        image_size: side in pixels, or (height, width), to which an image is brought.
         in_channels: number of image channels: 1 for gray, 3 for color.
         augment: turns one decoded Pillow image of any size into one of ``image_size``
             to train on, as torchvision's v2 transforms do, with torch's global random
@@ -249,7 +249,7 @@ class StreamedSplit(Split):
     """
 
     paths: list[str]
-    image_size: int
+    image_size: int | tuple[int, int]
     in_channels: int
     augment: Callable | None
 
