@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partialmethod
 from typing import Literal
 
@@ -267,7 +268,8 @@ def test_a_run_starts_from_a_checkpoint_of_another_size_and_other_classes(
         num_heads=2,
         mlp_dim=32,
     )
-    save_model(first, tmp_path / "first.safetensors")
+    told = Preprocessing((16, 16), (0.5,) * 3, (0.25,) * 3)
+    save_model(first, tmp_path / "first.safetensors", told)
     options = options_of(
         ["--data", str(folder), *SHORT, "--init", str(tmp_path / "first.safetensors")]
     )
@@ -382,12 +384,16 @@ def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
     [
         ("--epochs 0", "epochs is 0"),
         ("--model deit", "a deit learns from a teacher"),
-        ("--teacher nowhere.safetensors", "no file nowhere.safetensors"),
+        ("--teacher nowhere.safetensors", "nowhere.safetensors is no file"),
         ("--randaugment 99", "randaugment 99"),
         ("--embed-dim 15", "2 heads do not divide embed_dim 15"),
         ("--images 99999", "cannot take 99999 of 72 images"),
         ("--distillation soft --balance 2 --teacher TEACHER", "balance 2.0"),
-        ("--teacher GRAY", "gray.safetensors wants images of 1 channels"),
+        ("--teacher GRAY", "gray.safetensors knows 3 classes, FOLDER has 2"),
+        ("--teacher OLD", "old.safetensors does not say how its images are normalized"),
+        ("--teacher TEACHER --teacher-std 1 1 1", "tells its own std"),
+        ("--teacher TEACHER --teacher-weights OLD", "weights beside it are for torch"),
+        ("--teacher SWAPPED", "has the classes of FOLDER in another order, from upper"),
         ("--weight-decay -1", "weight_decay is -1.0"),
         ("--lr 1e30 --batch-size 999 --epochs 1", "the validation loss is nan"),
         ("--precision fp16 --lr nan", "lr is nan"),
@@ -398,13 +404,20 @@ def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
 def test_what_is_wrong_is_said_in_a_line(
     folder, teacher, tmp_path, capsys, words, error
 ):
-    gray = tmp_path / "gray.safetensors"
-    save_model(ConvNet(in_channels=1, num_classes=2, widths=(4, 4)), gray)
-    words = words.replace("TEACHER", str(teacher)).replace("GRAY", str(gray)).split()
+    files = {"TEACHER": teacher}
+    for name in ("GRAY", "OLD", "SWAPPED"):
+        files[name] = tmp_path / f"{name.lower()}.safetensors"
+    gray = ConvNet(in_channels=1, num_classes=3, widths=(4, 4))
+    save_model(gray, files["GRAY"], Preprocessing((8, 8), (0.5,), (0.25,)))
+    save_model(load_model(teacher), files["OLD"])
+    swapped = replace(load(folder).preprocessing, classes=("upper", "lower"))
+    save_model(load_model(teacher), files["SWAPPED"], swapped)
+    for name, path in files.items():
+        words = words.replace(name, str(path))
     run = str(tmp_path / "run")
-    assert main(["--data", str(folder), "--folder", run, *TINY, *words]) == 1
+    assert main(["--data", str(folder), "--folder", run, *TINY, *words.split()]) == 1
     captured = capsys.readouterr()
-    assert error in captured.err
+    assert error.replace("FOLDER", folder.name) in captured.err
     assert "Traceback" not in captured.err
 
 
@@ -412,7 +425,10 @@ def test_what_is_wrong_is_said_in_a_line(
     "words, error",
     [
         ("--init nowhere", "nowhere is no file and none of"),
-        ("--init GRAY", "gray.safetensors wants images of 1 channels"),
+        ("--init OLD", "old.safetensors does not say how its images are normalized"),
+        ("--init TEACHER --mean .5 .5 .5", "tells its own mean"),
+        ("--init torchvision/vit_b_15", "no classifier vit_b_15: perhaps vit_b_16"),
+        ("--init timm/resnet19", "timm has no model resnet19: perhaps resnet1"),
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
         ("--init ODD", "heads unknown for embed_dim 24: give num_heads"),
         ("--init MLP", "mlp.safetensors holds a MLP, no model of images"),
@@ -422,14 +438,14 @@ def test_what_is_wrong_is_said_in_a_line(
 def test_what_is_wrong_with_a_start_is_said_in_a_line(
     folder, teacher, tmp_path, capsys, words, error
 ):
-    gray, odd = tmp_path / "gray.safetensors", tmp_path / "odd.pth"
-    save_model(ConvNet(in_channels=1, num_classes=2, widths=(4, 4)), gray)
+    old, odd = tmp_path / "old.safetensors", tmp_path / "odd.pth"
+    save_model(ConvNet(in_channels=3, num_classes=2, widths=(4, 4)), old)
     torch.save(timm_vit().state_dict(), odd)
     mlp, no_json = tmp_path / "mlp.safetensors", tmp_path / "no_json.safetensors"
     told = {"class": "vitutils.mlp.MLP", "config": '{"embed_dim": 2, "mlp_dim": 2}'}
     save_file(MLP(embed_dim=2, mlp_dim=2).state_dict(), mlp, told)
     save_file({}, no_json, told | {"config": "{"})
-    files = {"TEACHER": teacher, "GRAY": gray, "ODD": odd}
+    files = {"TEACHER": teacher, "OLD": old, "ODD": odd}
     for name, path in {**files, "MLP": mlp, "NO_JSON": no_json}.items():
         words = words.replace(name, str(path))
     run = str(tmp_path / "run")
@@ -447,16 +463,21 @@ def timm_vit():
     )
 
 
-def test_a_start_takes_the_heads_that_its_file_does_not_tell(folder, tmp_path):
+def test_a_start_takes_what_its_file_does_not_tell(folder, tmp_path):
     torch.manual_seed(0)
     theirs = timm_vit().eval()
     torch.save(theirs.state_dict(), tmp_path / "odd.pth")
     words = ["cifar10", "--data", str(folder), "--init", str(tmp_path / "odd.pth")]
+    words += ["--mean", "0.5", "0.4", "0.3", "--std", "0.1", "0.2", "0.3"]
     options = options_of([*words, "--num-heads", "3"])
     assert options.embed_dim is None  # the file's, whatever the preset says
-    model = make_model(options, load(folder)).eval()
-    images = torch.randn(2, 3, 8, 8)
-    torch.testing.assert_close(model(images), theirs(images), atol=1e-5, rtol=1e-5)
+    data = load(folder)
+    model = make_model(options, data).eval()
+    images, _ = next(data.test.batches(4))
+    as_wanted = data.preprocessing.convert(
+        images, Preprocessing((8, 8), (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    )
+    torch.testing.assert_close(model(images), theirs(as_wanted), atol=1e-5, rtol=1e-5)
 
 
 def test_what_a_checkpoint_tells_cannot_be_said_again(folder, teacher, capsys):
@@ -509,6 +530,9 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         ["cifar10", "--image-size", "8x0"],
         ["cifar10", "--distillation", "hard"],  # the teacher is forgotten
         ["cifar10", "--teacher", "cnn", "--balance", "0.5"],
+        ["cifar10", "--teacher-weights", "cnn.pth"],
+        ["cifar10", "--teacher-mean", "0.5"],
+        ["cifar10", "--mean", "0.5"],  # of what?
     ):
         with pytest.raises(SystemExit) as stopped:
             options_of(words)

@@ -23,13 +23,15 @@ from vitutils import processes
 from vitutils import train as train_module
 from vitutils.cli import train as command
 from vitutils.cli.train import main
+from vitutils.data import load
 from vitutils.data.splits import MemorySplit
 from vitutils.distill import ConvNet
 from vitutils.engine import folder_run as run_module
-from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
+from vitutils.engine.checkpoints import load_state, save_model, save_state
 from vitutils.engine.curves import Curves
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.large_step import LargeStep
+from vitutils.engine.weights import load_weights
 from vitutils.train import Step, fit
 
 FILES = ("last.pt", "best.safetensors", "result.json")
@@ -349,14 +351,14 @@ def test_the_command_goes_on_with_the_same_content_alone(tmp_path, capsys):
     data, run = halves(tmp_path / "a" / "halves"), tmp_path / "run"
     teacher = tmp_path / "teacher.safetensors"
     net = ConvNet(in_channels=3, num_classes=2, widths=(4, 4))
-    save_model(net, teacher)
+    save_model(net, teacher, load(data).preprocessing)
     words = ["--data", str(data), "--folder", str(run), "--teacher", str(teacher)]
     words += [*TINY, "--model", "convnet", "--widths", "4", "4"]
     assert main(words) == 0
     before = snapshot(run)
     kept = teacher.read_bytes()
     torch.manual_seed(1)
-    save_model(ConvNet(**net.config), teacher)
+    save_model(ConvNet(**net.config), teacher, load(data).preprocessing)
     capsys.readouterr()
     assert main([*words, "--resume"]) == 1
     assert "has teacher of SHA-256" in capsys.readouterr().err
@@ -382,9 +384,9 @@ def test_a_start_of_another_content_is_refused(tmp_path, capsys):
     words = ["--data", str(data), "--folder", str(run), "--init", str(start)]
     words += TINY[:4]
     assert main(words) == 0
-    model = load_model(start)
+    model, told = load_weights(start)
     nn.init.zeros_(model.head.bias)
-    save_model(model, start)
+    save_model(model, start, told)
     capsys.readouterr()
     assert main([*words, "--resume"]) == 1
     assert "has init of SHA-256" in capsys.readouterr().err

@@ -1,19 +1,32 @@
 """Models from anywhere, with what they want of images."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torchvision import models
 from torchvision.models import ViT_B_16_Weights
 from torchvision.transforms import v2
 
+from vitutils.cli.parts import make_model
+from vitutils.cli.train import main, options_of
+from vitutils.data import load
+from vitutils.data.augmentation import mixing
 from vitutils.data.preprocessing import Preprocessing
-from vitutils.distill import ConvNet
+from vitutils.distill import ConvNet, Teacher, hard_distillation
 from vitutils.engine.checkpoints import save_model
 from vitutils.engine.published import PUBLISHED, Published
-from vitutils.engine.weights import load_weights
+from vitutils.engine.weights import Converting, Weights, as_ours, load_weights
+from vitutils.pretrained import at_image_size
+from vitutils.vit import VisionTransformer
 
+TINY = "--epochs=1 --batch-size=6 --images=6 --device=cpu --patch-size=4 --embed-dim=16"
+TINY = [*TINY.split(), "--depth=1", "--num-heads=2", "--mlp-dim=32"]
 GRAY = Preprocessing((8, 8), (0.3,), (0.2,))
 COLOR = Preprocessing((8, 8), (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
 
@@ -126,7 +139,7 @@ def test_a_file_that_says_nothing_is_asked_about(tmp_path):
     torch.save(timm_vit().state_dict(), tmp_path / "theirs.pth")
     path = tmp_path / "theirs.pth"
     with pytest.raises(
-        ValueError, match=r"theirs\.pth does not say .*\(--mean, --std\)"
+        ValueError, match=r"theirs\.pth does not say .*\(--mean and --std"
     ):
         load_weights(path, num_heads=3)
     with pytest.raises(ValueError, match="wants images of 3 channels"):
@@ -155,3 +168,284 @@ def test_what_a_file_tells_is_not_said_otherwise(tmp_path):
     assert load_weights(path, mean=[0.3], std=[0.2]).preprocessing == GRAY
     with pytest.raises(ValueError, match=r"tells its own std, 0\.2: leave out std"):
         load_weights(path, std=[0.21])
+
+
+# ---- a start on other images ----
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Return folders(channels): 8x8 photos of two classes, in color or gray."""
+    found = {}
+    for channels in (1, 3):
+        root = found[channels] = tmp_path_factory.mktemp(f"{channels}channels")
+        generator = np.random.default_rng(channels)
+        for part, count in (("train", 12), ("test", 4)):
+            for number, name in enumerate(("dark", "light")):
+                (root / part / name).mkdir(parents=True)
+                for i in range(count):
+                    shape = (8, 8, 3)[: 3 if channels == 3 else 2]
+                    pixels = generator.integers(0, 150, shape, np.uint8) + 100 * number
+                    image = Image.fromarray(pixels.astype(np.uint8))
+                    image.save(root / part / name / f"{i}.png")
+    return found
+
+
+def started(folder, *words):
+    """Return the model that a run starts from, and images of its data."""
+    words = ["--data", str(folder), *map(str, words)]
+    data = load(folder)
+    images, _ = next(data.test.batches(8))
+    return make_model(options_of(words), data).eval(), images, data.preprocessing
+
+
+def vit(in_channels, **sizes):
+    torch.manual_seed(in_channels)
+    sizes = {"image_size": 8, "patch_size": 4, "num_classes": 2} | sizes
+    sizes = {"embed_dim": 16, "depth": 1, "num_heads": 2, "mlp_dim": 32} | sizes
+    return VisionTransformer(in_channels=in_channels, **sizes).eval()
+
+
+def test_a_start_by_name_by_file_and_by_a_file_of_ours_is_one(
+    folders, tmp_path, monkeypatch
+):
+    """Wrong mean and std moved the logits by up to 0.59 without a word."""
+    theirs = timm_vit()
+    for weight in (theirs.patch_embed.proj.weight, theirs.head.weight):
+        weight.data *= 10  # as large as after a training
+    torch.save(theirs.state_dict(), tmp_path / "toy.pth")
+    monkeypatch.setitem(PUBLISHED, "toy", Published("https://example.org/toy.pth"))
+    monkeypatch.setenv("VITUTILS_WEIGHTS", str(tmp_path))
+    mean, std = PUBLISHED["toy"].mean, PUBLISHED["toy"].std
+    (other := tmp_path / "renamed.pth").write_bytes((tmp_path / "toy.pth").read_bytes())
+    ours = tmp_path / "ours.safetensors"
+    toy, told = load_weights("toy", num_heads=3)
+    save_model(toy, ours, told)
+    heads = ["--num-heads", 3]
+    for words in (
+        ["toy", *heads],
+        [tmp_path / "toy.pth", *heads],
+        [other, *heads, "--mean", *mean, "--std", *std],
+        [ours],
+    ):
+        model, images, own = started(folders[3], "--init", *words)
+        wanted = own.convert(images, Preprocessing((8, 8), mean, std))
+        with torch.no_grad():
+            torch.testing.assert_close(model(images), theirs(wanted), atol=1e-5, rtol=0)
+    assert (model(images) - theirs(images)).abs().max() > 0.05  # as it was
+
+
+@pytest.mark.parametrize("known", [1, 3])
+@pytest.mark.parametrize("given", [1, 3])
+def test_a_start_answers_on_other_images_as_on_its_own(
+    folders, tmp_path, capsys, known, given
+):
+    """Gray images are color ones with like channels; colors have a luminance."""
+    path = tmp_path / "start.safetensors"
+    told = {1: GRAY, 3: COLOR}[known]
+    save_model(first := vit(known), path, told)
+    model, images, own = started(folders[given], "--init", path)
+    assert model.config["in_channels"] == given
+    expected = first(own.convert(images, told))
+    torch.testing.assert_close(model(images), expected, atol=1e-5, rtol=0)
+    said = {(3, 1): "for color, is folded into one for gray images"}
+    said[1, 3] = "for gray images, is folded into one for color"
+    printed = capsys.readouterr().out
+    assert (said[known, given] in printed) if known != given else printed == ""
+
+
+@pytest.mark.parametrize("known", [1, 3])
+@pytest.mark.parametrize("given", [1, 3])
+def test_a_convnet_starts_on_other_images_but_for_their_edges(
+    folders, tmp_path, known, given
+):
+    path = tmp_path / "start.safetensors"
+    torch.manual_seed(0)
+    first = ConvNet(in_channels=known, num_classes=2, widths=(4, 4)).eval()
+    first.stages[1].running_mean.uniform_()
+    told = {1: GRAY, 3: COLOR}[known]
+    save_model(first, path, told)
+    model, images, own = started(folders[given], "--init", path)
+    expected = first.stages[:2](own.convert(images, told))
+    within = (..., slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(
+        model.stages[:2](images)[within], expected[within], atol=1e-5, rtol=0
+    )
+
+
+def test_the_books_own_checkpoint_starts_on_other_data(folders, root):
+    path = root / "data/checkpoints/vit_fashion_mnist.safetensors"
+    trained, told = load_weights(path)
+    # Of another size too: positions resampled, and 10 classes become 2.
+    words = ["--data", str(folders[1]), "--image-size", "14", "--init", str(path)]
+    data = load(folders[1], image_size=14)
+    model = make_model(options_of(words), data).eval()
+    images, _ = next(data.test.batches(8))
+    wanted = at_image_size(trained, 14)
+    turned = data.preprocessing.convert(images, replace(told, image_size=(14, 14)))
+    torch.testing.assert_close(
+        model.embeddings(images), wanted.embeddings(turned), atol=1e-5, rtol=0
+    )
+
+
+# ---- a teacher from anywhere, and other libraries' models ----
+
+
+@pytest.fixture(scope="module")
+def regnet(tmp_path_factory):
+    """Return torchvision's smallest RegNet for two classes, and a file of it."""
+    torch.manual_seed(0)
+    model = models.regnet_y_400mf(num_classes=2).eval()
+    path = tmp_path_factory.mktemp("regnet") / "mine.pth"
+    torch.save({"model": model.state_dict()}, path)
+    return model, path
+
+
+def test_torchvisions_models_load_with_the_weights_of_a_file(regnet, tmp_path):
+    theirs, path = regnet
+    model, told = load_weights("torchvision/regnet_y_400mf", weights=path)
+    assert told.image_size == (224, 224) and told.mean == (0.485, 0.456, 0.406)
+    assert told.crop == 224 / 232 and not told.classes and not model.training
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(images), theirs(images))
+    save_file(theirs.state_dict(), other := tmp_path / "mine.safetensors")
+    given = {"mean": [0.5] * 3, "std": [0.2] * 3}
+    model, told = load_weights("torchvision/regnet_y_400mf", weights=other, **given)
+    assert (told.mean, told.std) == ((0.5,) * 3, (0.2,) * 3)
+    torch.testing.assert_close(model(images), theirs(images))
+    with pytest.raises(ValueError, match=r"no weights of torchvision/alexnet: missing"):
+        load_weights("torchvision/alexnet", weights=path)
+
+
+def test_torchvisions_own_weights_are_looked_for_where_published_ones_are(
+    tmp_path, monkeypatch
+):
+    torch.manual_seed(0)
+    theirs = models.squeezenet1_1().eval()
+    torch.save(theirs.state_dict(), tmp_path / "squeezenet1_1.pth")
+    monkeypatch.setenv("VITUTILS_WEIGHTS", str(tmp_path))
+    model, told = load_weights("torchvision/squeezenet1_1")
+    assert (told.crop, told.interpolation) == (0.875, "bilinear")
+    assert told.classes[281] == "tabby"
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(images), theirs(images))
+
+
+@pytest.mark.parametrize("file", ["not a file", b"\x80\x04cos\nsystem\n(S'true'\ntR."])
+def test_code_in_weights_of_other_libraries_is_not_run(tmp_path, file):
+    path = tmp_path / "evil.pth"
+    path.write_bytes(file.encode() if isinstance(file, str) else file)
+    for name in ("torchvision/resnet18", "timm/resnet18"):
+        with pytest.raises(ValueError, match="not a whole file of weights alone"):
+            load_weights(name, weights=path)
+
+
+def test_timms_models_load_with_the_weights_of_a_file(tmp_path):
+    torch.manual_seed(0)
+    theirs = timm.create_model("resnet10t", num_classes=3).eval()
+    torch.save(theirs.state_dict(), path := tmp_path / "mine.pth")
+    model, told = load_weights("timm/resnet10t.c3_in1k", weights=path)
+    config = timm.get_pretrained_cfg("resnet10t.c3_in1k")
+    assert (told.mean, told.std) == (config.mean, config.std)
+    assert told.crop == config.crop_pct and told.image_size == config.input_size[1:]
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(model(images), theirs(images))
+
+
+def test_a_vit_of_another_library_becomes_ours_where_ours_answers_the_same(tmp_path):
+    """With heads that no shape tells; and stays theirs where ours would differ."""
+    ours = as_ours(theirs := timm_vit(), COLOR)
+    assert isinstance(ours, VisionTransformer)
+    images = torch.randn(2, 3, 8, 8)
+    torch.testing.assert_close(ours(images), theirs(images), atol=1e-5, rtol=0)
+    for theirs in (
+        timm_vit(class_token=False, global_pool="avg"),
+        timm_vit(global_pool="avg", fc_norm=False),
+        timm_vit(act_layer=torch.nn.ReLU),
+    ):
+        assert as_ours(theirs, COLOR) is theirs
+
+
+def test_timm_without_a_network_or_absent_is_one_line(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def fail(*_, **__):
+        raise OSError("no route\nto host")
+
+    monkeypatch.setattr(timm, "create_model", fail)
+    with pytest.raises(RuntimeError, match="timm/resnet18 could not be fetched") as no:
+        load_weights("timm/resnet18")
+    assert str(no.value).isprintable()
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(ValueError, match="timm/resnet18 needs timm: pip install timm"):
+        load_weights("timm/resnet18")
+
+
+class Recorded(torch.nn.Module):
+    """A teacher that remembers what it was shown."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(2))
+        self.shown = []
+
+    def forward(self, images):
+        self.shown.append(images)
+        return images.mean(dim=(1, 2, 3))[:, None] * self.weight
+
+
+@pytest.mark.parametrize("given", [1, 3])
+def test_a_teacher_gets_the_students_images_as_it_wants_them(folders, given):
+    """Of its size, channels and normalization, and mixed or cut as the student's."""
+    data = load(folders[given])
+    wanted = Preprocessing((12, 12), (0.3, 0.5, 0.7), (0.1, 0.2, 0.3))
+    teacher = Teacher(Converting(Weights(Recorded(), wanted), data.preprocessing))
+    images, labels = next(data.train.batches(8, seed=0))
+    mixed, soft = mixing(2, mixup=0.8, cutmix=1.0)(images, labels)
+    learn = teacher.teaches(hard_distillation)
+    learn(torch.zeros(8, 2), soft, mixed)
+    (shown,) = teacher.model.model.shown
+    assert shown.shape == (8, 3, 12, 12)
+    mean, std = torch.tensor([wanted.mean, wanted.std]).view(2, 3, 1, 1)
+    small = torch.nn.functional.interpolate(shown * std + mean, (8, 8), mode="area")
+    own, spread = torch.tensor([data.mean, data.std]).view(2, given, 1, 1)
+    light = (mixed * spread + own).mean(dim=(2, 3)).expand(-1, 3)
+    torch.testing.assert_close(small.mean(dim=(2, 3)), light, atol=0.02, rtol=0)
+
+
+@pytest.mark.slow(2)
+@pytest.mark.parametrize(
+    "words",
+    [
+        "",
+        "--distillation soft --temperature 2 --mixup 0.8 --cutmix 1 --crop resized",
+        "--model deit --label-smoothing 0.1 --randaugment 5 --erase 0.5",
+    ],
+)
+def test_a_regnet_of_torchvision_teaches(folders, regnet, tmp_path, capsys, words):
+    theirs, path = regnet
+    words = [*words.split(), "--teacher=torchvision/regnet_y_400mf"]
+    words += ["--data", str(folders[1]), "--teacher-weights", str(path)]
+    words += ["--folder", str(tmp_path / "run"), *TINY]
+    assert main(words) == 0
+    said = "images of 224 x 224 pixels, mean 0.485 0.456 0.406, std 0.229 0.224 0.225"
+    assert said in capsys.readouterr().out
+    # The run goes on with the same teacher alone, whatever its file is called.
+    state = theirs.state_dict()
+    other = tmp_path / "other.pth"
+    torch.save(state | {"fc.bias": state["fc.bias"] + 1}, other)
+    assert main([*words, "--resume", "--teacher-weights", str(other)]) == 1
+    assert "has teacher_weights of SHA-256" in capsys.readouterr().err
+    assert main([*words, "--resume", "--teacher-mean", *["0.5"] * 3]) == 1
+    assert "has teacher's weights of SHA-256" in capsys.readouterr().err
+
+
+def test_a_teacher_of_other_classes_is_named(folders, tmp_path, capsys):
+    torch.manual_seed(0)
+    theirs = models.squeezenet1_1(num_classes=7)
+    torch.save(theirs.state_dict(), path := tmp_path / "seven.pth")
+    words = ["--teacher=torchvision/squeezenet1_1", "--teacher-weights", str(path)]
+    words += ["--data", str(folders[3]), "--folder", str(tmp_path / "run"), *TINY]
+    assert main(words) == 1
+    said = f"teacher torchvision/squeezenet1_1 knows 7 classes, {folders[3].name} has 2"
+    assert said in capsys.readouterr().err

@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,12 +18,12 @@ from vitutils import processes
 from vitutils.cli.options import picked
 from vitutils.data import CIFAR, Dataset, augmentation, load
 from vitutils.data.files import pair
+from vitutils.data.preprocessing import Preprocessing
 from vitutils.data.splits import MemorySplit, strengthen
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
-from vitutils.engine.checkpoints import is_checkpoint, load_model
-from vitutils.engine.published import PUBLISHED, find
-from vitutils.pretrained import at_image_size, load_pretrained, renormalize
+from vitutils.engine.weights import Converting, Weights, adapted, load_weights
+from vitutils.pretrained import at_image_size
 from vitutils.train import default_device
 from vitutils.vit import VisionTransformer
 
@@ -43,6 +44,8 @@ FROM_DATA = ("image_size", "in_channels", "num_classes")
 VIT = tuple(n for n in signature(VisionTransformer).parameters if n not in FROM_DATA)
 DROP = ("dropout", "stochastic_depth")
 SOFT = ("temperature", "balance")
+NORMALIZATION = ("mean", "std")
+COLORS = {1: "gray images", 3: "color"}
 
 
 def device_of(options: argparse.Namespace) -> torch.device:
@@ -98,22 +101,42 @@ def make_model(options: argparse.Namespace, data: Dataset) -> nn.Module:
     )
 
 
+def load_together(name: str, **given: Any) -> Weights:
+    """Load weights in each process, once the first one has fetched them for all."""
+    if processes.count() > 1:
+        with torch.random.fork_rng(devices=[]):  # a new head is drawn, here once more
+            processes.ask_first(lambda: load_weights(name, **given) and None)
+    return load_weights(name, **given)
+
+
 def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
-    """Load a checkpoint and fit it to the data and to the options of training."""
+    """Load a model to start from, and fit it to the data and to the training.
+
+    It takes the data's images, and answers as it did on those that it knows.
+    """
     heads = options.num_heads
-    if is_checkpoint(options.init):
-        model = load_model(options.init)
-    else:
-        processes.ask_first(find, options.init)  # one downloads, then all read
-        model = load_pretrained(
-            options.init, num_classes=data.num_classes, num_heads=heads
+    weights = load_together(
+        options.init,
+        num_classes=data.num_classes,
+        num_heads=heads,
+        image_size=data.preprocessing.image_size,
+        **picked(options, NORMALIZATION),
+    )
+    config = getattr(weights.model, "config", {})
+    if "in_channels" not in config:
+        kind = type(weights.model).__name__
+        raise ValueError(
+            f"{options.init} is a {kind}: start from a model of the book, or from one "
+            "of another library that it can be"
         )
-    expect_channels(model, data, options.init)
-    if heads not in (None, model.config.get("num_heads")):
+    if heads not in (None, config.get("num_heads")):
         raise ValueError(f"{options.init} tells its heads: leave out --num-heads")
-    if published := PUBLISHED.get(options.init):
-        wanted = published.mean, published.std
-        renormalize(model, old=wanted, new=(data.mean, data.std))
+    model = adapted(weights, data.preprocessing)
+    if processes.rank() == 0 and config["in_channels"] != data.in_channels:
+        print(
+            f"{options.init}: its first layer, for {COLORS[config['in_channels']]}, is "
+            f"folded into one for {COLORS[data.in_channels]}"
+        )
     changed = {"num_classes": data.num_classes}
     if isinstance(model, VisionTransformer):
         model = at_image_size(model, data.image_size)
@@ -136,25 +159,54 @@ def content(name: str | None) -> str | None:
         return f"of SHA-256 {hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
 
 
-def expect_channels(model: nn.Module, data: Dataset, name: str) -> None:
-    """Raise a ValueError unless a checkpoint's images have the data's channels."""
-    wanted = getattr(model, "config", {}).get("in_channels")
-    if wanted is None:
-        raise ValueError(f"{name} holds a {type(model).__name__}, no model of images")
-    if wanted != data.in_channels:
-        raise ValueError(
-            f"{name} wants images of {wanted} channels, {data.name} has "
-            f"{data.in_channels}"
-        )
-
-
-def teacher_loss(options: argparse.Namespace, data: Dataset) -> Callable | None:
-    """Return the loss of a student, None for a model that learns from labels alone."""
+def load_teacher(options: argparse.Namespace, data: Dataset) -> Weights | None:
+    """Load the teacher, if any, and see that it knows the data's classes."""
     if options.teacher is None:
         return None
-    model = load_model(options.teacher)
-    expect_channels(model, data, options.teacher)
-    teacher = Teacher(model)
+    weights = load_together(
+        options.teacher,
+        weights=options.teacher_weights,
+        image_size=data.preprocessing.image_size,
+        mean=options.teacher_mean,
+        std=options.teacher_std,
+    )
+    model, wanted = weights
+    with torch.no_grad():
+        blank = torch.zeros(1, len(wanted.mean), *wanted.image_size)
+        known = model(blank).shape[1]
+    if known != data.num_classes:
+        raise ValueError(
+            f"the teacher {options.teacher} knows {known} classes, {data.name} has "
+            f"{data.num_classes}"
+        )
+    own, others = wanted.classes, data.preprocessing.classes
+    if own != others and sorted(own) == sorted(others):
+        raise ValueError(
+            f"the teacher {options.teacher} has the classes of {data.name} in another "
+            f"order, from {own[0]} to {own[-1]}"
+        )
+    if processes.rank() == 0:
+        print(f"teacher {options.teacher}: {described(wanted)}")
+    return weights
+
+
+def described(wanted: Preprocessing) -> str:
+    """Return in words how a model's images are made."""
+    mean, std = (
+        " ".join(f"{value:.3g}" for value in values)
+        for values in (wanted.mean, wanted.std)
+    )
+    height, width = wanted.image_size
+    return f"images of {height} x {width} pixels, mean {mean}, std {std}"
+
+
+def teacher_loss(
+    options: argparse.Namespace, data: Dataset, weights: Weights | None
+) -> Callable | None:
+    """Return the loss of a student, None for a model that learns from labels alone."""
+    if weights is None:
+        return None
+    teacher = Teacher(Converting(weights, data.preprocessing))
     if options.distillation == "soft":
         loss = partial(soft_distillation, **picked(options, SOFT))
     else:

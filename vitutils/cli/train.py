@@ -42,11 +42,13 @@ from vitutils.cli.parts import (
     CROPS,
     DROP,
     MODELS,
+    NORMALIZATION,
     SOFT,
     VIT,
     content,
     device_of,
     load_data,
+    load_teacher,
     make_model,
     teacher_loss,
 )
@@ -62,6 +64,7 @@ from vitutils.engine.large_step import LargeStep, evaluate_together
 from vitutils.engine.machine import machine, write_json
 from vitutils.engine.precision import MixedPrecision
 from vitutils.engine.published import PUBLISHED
+from vitutils.engine.weights import load_weights
 from vitutils.train import fit
 from vitutils.vit import VisionTransformer
 
@@ -72,7 +75,12 @@ FIT += ("label_smoothing", "device")
 LARGE_STEP = ("average", "accumulate", "precision")
 # What a resumed run shares beside the arguments of `fit`.
 SETUP = ("data", "image_size", "crop", "randaugment", "erase", *MIX, "init", "teacher")
-SETUP += ("distillation", *SOFT)
+SETUP += ("teacher_weights", "distillation", *SOFT, *NORMALIZATION)
+FILES = ("init", "teacher", "teacher_weights")  # compared by what they hold
+NEEDS = {
+    "init": NORMALIZATION,
+    "teacher": ("distillation", "teacher_weights", "teacher_mean", "teacher_std"),
+}
 TOLD = {"model", "widths", *VIT} - {"num_heads", *DROP}  # by --init
 
 
@@ -115,17 +123,31 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument("--model", choices=MODELS, default="vit", help="kind of model")
     group.add_argument(
         "--init",
-        help="start from a checkpoint, which also tells kind and sizes: a file, or one "
-        f"of {', '.join(PUBLISHED)}",
+        help="start from a trained model, which also tells kind and sizes: a file, "
+        f"torchvision/NAME or timm/NAME of a ViT, or one of {', '.join(PUBLISHED)}",
     )
+    add_options(group, load_weights, NORMALIZATION)
     readers = {int: positive, float: probability}
     add_options(group, VisionTransformer, VIT, readers)
     add_options(group, ConvNet, ["widths"], readers)
 
     group = parser.add_argument_group("teacher")
     group.add_argument(
-        "--teacher", help="checkpoint of this book that the student learns from"
+        "--teacher",
+        help="trained model that the student learns from: as for --init, or any "
+        "classifier, torchvision/NAME or timm/NAME",
     )
+    group.add_argument(
+        "--teacher-weights",
+        help="file with weights of such a classifier; the library's if not given",
+    )
+    for name in NORMALIZATION:
+        group.add_argument(
+            f"--teacher-{name}",
+            type=float,
+            nargs="+",
+            help=f"{name} of the teacher's images, where its file does not tell it",
+        )
     group.add_argument(
         "--distillation", choices=("hard", "soft"), help="its loss; hard if not given"
     )
@@ -163,8 +185,10 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     given = {name for name, value in given.items() if value is not None}
     if given.intersection(SOFT) and options.distillation != "soft":
         parser.error("--temperature and --balance are of --distillation soft")
-    if options.distillation and not options.teacher:
-        parser.error("--distillation needs a --teacher")
+    for needed, names in NEEDS.items():
+        for name in names:
+            if getattr(options, name) and not getattr(options, needed):
+                parser.error(f"--{name.replace('_', '-')} needs --{needed}")
     if options.init:
         for name in given.intersection(TOLD):
             parser.error(
@@ -246,7 +270,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
         command: how the run was started, for its record.
     """
     setup = picked(options, SETUP) | {"data": Path(options.data).name}
-    setup |= {name: content(setup[name]) for name in ("init", "teacher")}
+    setup |= {name: content(setup[name]) for name in FILES}
     device = device_of(options)
     folder_run = FolderRun(options.folder, resume=options.resume, setup=setup)
     with folder_run.owned():
@@ -255,7 +279,9 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
             folder_run.setup["test images"] = data.test.digest()
         if processes.rank() == 0:
             print(data.summary(), flush=True)
-        loss_fn = teacher_loss(options, data)
+        teacher = load_teacher(options, data)
+        folder_run.setup["teacher's weights"] = teacher and teacher.digest()
+        loss_fn = teacher_loss(options, data, teacher)
         torch.manual_seed(options.seed)
         model = make_model(options, data).to(device)
         if isinstance(model, DistilledVisionTransformer) and loss_fn is None:

@@ -4,7 +4,7 @@ import importlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from glob import escape
@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vitutils import CHAPTERS
+from vitutils.data.files import pair
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.strangers import (
     FLOATS,
@@ -185,7 +186,7 @@ def read_preprocessing(path: str | Path, config: dict) -> Preprocessing | None:
             "num_classes": len(found.classes) or config.get("num_classes"),
         }
         own = {name: config.get(name, value) for name, value in told.items()}
-        own["image_size"] = sides(own["image_size"])
+        own["image_size"] = pair(own["image_size"])
         for name, value in told.items():
             if own[name] != value:
                 raise ValueError(f"its {name} is {value}, the model's {own[name]}")
@@ -195,11 +196,6 @@ def read_preprocessing(path: str | Path, config: dict) -> Preprocessing | None:
             "again with save_model, or fetch it again"
         ) from error
     return found
-
-
-def sides(size: int | Sequence[int]) -> tuple[int, int]:
-    """Return (height, width) of an image size that may be one number."""
-    return (size, size) if isinstance(size, int) else tuple(size)
 
 
 def rebuilt(cls: type[nn.Module], config: Any, tensors: dict) -> nn.Module:
