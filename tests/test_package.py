@@ -23,6 +23,8 @@ import vitutils
 BY_OTHERS = {
     "setuptools",  # by torchviz, for distutils
     "graphviz-pure",  # run as a program
+    "onnx",  # by torch, as it exports
+    "onnxscript",
 }
 IN_NOTEBOOKS = {"matplotlib-inline"}  # imported where IPython runs, which brings it
 EVERY_MODULE = """
@@ -57,7 +59,10 @@ def test_it_requires_what_it_imports_and_nothing_else(root, project):
     imported -= {"vitutils", *sys.stdlib_module_names}
     provided = packages_distributions()
     needed = {provided[name][0].lower().replace("_", "-") for name in imported}
-    required = {Requirement(line).name for line in project["dependencies"]}
+    extras = project["optional-dependencies"].values()
+    lines = [*project["dependencies"], *(line for extra in extras for line in extra)]
+    required = {Requirement(line).name for line in lines}
+    assert len(required) == len(lines)
     assert required == (needed - IN_NOTEBOOKS) | BY_OTHERS
 
 

@@ -9,7 +9,12 @@ from collections.abc import Sequence
 
 import vitutils
 
-COMMANDS = {"train": "train a model on any data, in one process or several"}
+COMMANDS = {
+    "train": "train a model on any data, in one process or several",
+    "predict": "say what photos show, and where a model looks",
+    "evaluate": "measure a model on labelled images",
+    "export": "write a model for other programs: ONNX, TorchScript, torch.export",
+}
 
 
 def start(

@@ -17,7 +17,6 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -29,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from vitutils import processes
+from vitutils.cli.commands import ERRORS, told
 from vitutils.cli.options import (
     HelpWithDefaults,
     add_options,
@@ -68,7 +68,6 @@ from vitutils.engine.weights import load_weights
 from vitutils.train import fit
 from vitutils.vit import VisionTransformer
 
-ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 MIX = ("mixup", "cutmix")
 FIT = ("epochs", "batch_size", "lr", "weight_decay", "betas", "warmup", "clip_norm")
 FIT += ("label_smoothing", "device")
@@ -227,17 +226,6 @@ def command_line(arguments: Sequence[str]) -> str:
         here = os.environ.get("LOCAL_WORLD_SIZE", str(processes.count()))
         program = ["torchrun", f"--nproc-per-node={here}"]
     return shlex.join([*program, "-m", "vitutils", "train", *arguments])
-
-
-def told(error: BaseException, *, status: int, debug: bool = False) -> int:
-    """Say what went wrong, and return the status."""
-    text = " ".join(str(error).split()) or "stopped"
-    if debug:
-        text = "".join(traceback.format_exception(error)).rstrip()
-    if processes.count() > 1:  # it may be wrong on one machine alone
-        text = f"process {processes.rank()}: {text}"
-    print(text, file=sys.stderr, flush=True)
-    return status
 
 
 @contextmanager

@@ -1,0 +1,99 @@
+"""What the commands share: the weights that they use, and how they end."""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable
+
+from vitutils import processes
+from vitutils.cli.options import HelpWithDefaults, sides
+from vitutils.data.files import pair
+from vitutils.engine.exported import is_exported, load_exported
+from vitutils.engine.published import PUBLISHED
+from vitutils.engine.weights import Weights, load_weights
+
+ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+
+
+def make_parser(name: str, description: str) -> argparse.ArgumentParser:
+    """Return the parser of a command that uses weights, with what says which."""
+    parser = argparse.ArgumentParser(
+        prog=f"vitutils {name}",
+        description=description,
+        formatter_class=HelpWithDefaults,
+        allow_abbrev=False,
+    )
+    group = parser.add_argument_group("weights")
+    group.add_argument(
+        "--weights",
+        help="a checkpoint of `vitutils train`, such as runs/NAME/best.safetensors; "
+        "another library's file; an .onnx file of `vitutils export`; or a published "
+        f"name, fetched once: {', '.join(PUBLISHED)}",
+    )
+    group.add_argument(
+        "--mean",
+        type=float,
+        nargs="+",
+        help="what the model's images, in [0, 1], are normalized with, a value a "
+        "channel; where the weights do not say it",
+    )
+    group.add_argument("--std", type=float, nargs="+", help="the same for --mean")
+    group.add_argument(
+        "--num-heads", type=int, help="attention heads, where the file does not say"
+    )
+    group.add_argument(
+        "--image-size",
+        type=sides,
+        help="side of its images in pixels, or HEIGHTxWIDTH, where nothing says it",
+    )
+    parser.add_argument("--device", help="cuda, mps or cpu; the first there is")
+    parser.add_argument(
+        "--debug", action="store_true", help="show where an error came from"
+    )
+    return parser
+
+
+def load(options: argparse.Namespace) -> Weights:
+    """Return the model that the options name, with what it wants of images."""
+    if options.weights is None:
+        raise ValueError(
+            "which model? give --weights: a file, such as the best.safetensors of "
+            f"`vitutils train`, or one of {', '.join(PUBLISHED)}"
+        )
+    if is_exported(options.weights):
+        return load_exported(options.weights)
+    size = options.image_size
+    return load_weights(
+        options.weights,
+        num_heads=options.num_heads,
+        image_size=size and pair(size),
+        mean=options.mean,
+        std=options.std,
+    )
+
+
+def ended(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Run a command and return its exit status; what goes wrong is told in a line."""
+    try:
+        status = run(options)
+        sys.stdout.flush()
+        return status
+    except KeyboardInterrupt as stopped:
+        return told(stopped, status=130)
+    except BrokenPipeError:  # who reads has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ERRORS as error:
+        return told(error, status=1, debug=options.debug)
+
+
+def told(error: BaseException, *, status: int, debug: bool = False) -> int:
+    """Say what went wrong, and return the status."""
+    text = " ".join(str(error).split()) or "stopped"
+    if debug:
+        text = "".join(traceback.format_exception(error)).rstrip()
+    if processes.count() > 1:  # it may be wrong on one machine alone
+        text = f"process {processes.rank()}: {text}"
+    print(text, file=sys.stderr, flush=True)
+    return status
