@@ -179,20 +179,36 @@ def site(html):
 
 @contextlib.contextmanager
 def opened(browser, site, page, *, query="", theme="light", width=1280):
-    """Open a page, its formulas typeset; yield it with what went wrong in it."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=theme
-    )
-    tab, wrong = context.new_page(), []
-    tab.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("requestfailed", lambda r: wrong.append(f"not loaded: {r.url}"))
-    tab.on("response", lambda r: r.ok or r.status == 304 or wrong.append(r.url))
-    tab.on("request", lambda r: leaves(r.url, site) and wrong.append(f"off: {r.url}"))
-    tab.goto(f"{site}/{page}.html{query}")
-    tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
-    yield tab, wrong
-    context.close()
+    """Open a page, its formulas typeset; yield it with what went wrong in it.
+
+    One tab opens all pages, one after another: what they share is compiled once. After
+    a fault it is closed with all it remembers.
+    """
+    context = browser.contexts[0] if browser.contexts else browser.new_context()
+    tab, wrong = context.pages[0] if context.pages else context.new_page(), []
+    heard = {
+        "console": lambda m: m.type in ("error", "warning") and wrong.append(m.text),
+        "pageerror": lambda error: wrong.append(str(error)),
+        "requestfailed": lambda r: wrong.append(f"not loaded: {r.url}"),
+        "response": lambda r: r.ok or r.status == 304 or wrong.append(r.url),
+        "request": lambda r: leaves(r.url, site) and wrong.append(f"off: {r.url}"),
+    }
+    try:
+        tab.set_viewport_size({"width": width, "height": 800})
+        tab.emulate_media(media="null", color_scheme=theme)
+        for event, listener in heard.items():
+            tab.on(event, listener)
+        tab.goto(f"{site}/{page}.html{query}")
+        tab.evaluate("window.MathJax && MathJax.startup && MathJax.startup.promise")
+        yield tab, wrong
+        for event, listener in heard.items():
+            tab.remove_listener(event, listener)
+        tab.evaluate("localStorage.clear(), sessionStorage.clear()")
+        tab.goto("about:blank")
+        tab.mouse.move(0, 0)
+    except BaseException:
+        context.close()
+        raise
 
 
 def leaves(url, site):

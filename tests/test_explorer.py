@@ -190,18 +190,33 @@ def opened(browser, folder, *explorers, theme="light", width=800, **context):
     body = f'<body style="margin: 16px; background: {ground[theme]}">'
     file = folder / "page.html"
     file.write_text("\n".join([head, view, body, *explorers]), encoding="utf-8")
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=theme, **context
-    )
-    tab, wrong = context.new_page(), []
+    # One tab opens all pages, but for those that want another browser.
+    own = browser.new_context(**context) if context else None
+    context = own or (browser.contexts or [browser.new_context()])[0]
+    tab, wrong = (context.pages or [context.new_page()])[0], []
+    heard = {
+        "console": lambda message: wrong.append(message.text),
+        "pageerror": lambda error: wrong.append(str(error)),
+        "request": lambda r: wrong.append(r.url) if r.url[:5] == "http:" else None,
+    }
     tab.set_default_timeout(5000)
-    tab.on("console", lambda message: wrong.append(message.text))
-    tab.on("pageerror", lambda error: wrong.append(str(error)))
-    tab.on("request", lambda r: wrong.append(r.url) if r.url[:5] == "http:" else None)
-    tab.goto(file.as_uri())
-    yield tab
-    context.close()
-    assert wrong == []
+    tab.set_viewport_size({"width": width, "height": 800})
+    tab.emulate_media(color_scheme=theme)
+    for event, listener in heard.items():
+        tab.on(event, listener)
+    try:
+        tab.goto(file.as_uri())
+        yield tab
+        assert wrong == []
+        for event, listener in heard.items():
+            tab.remove_listener(event, listener)
+        tab.goto("about:blank")
+        tab.mouse.move(0, 0)
+    except BaseException:
+        context.close()
+        raise
+    if own:
+        own.close()
 
 
 class Reader:

@@ -90,21 +90,16 @@ def one(tmp_path_factory):
 # ---- torchrun ----
 
 
-def torchrun(program, *arguments):
-    """Let torchrun start two processes of a program; return what came of them."""
+def train_two(folder, **options):
+    """Let torchrun run this file as two processes; return what came of them."""
     run = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.run(
-        [*run, "--nproc-per-node=2", program, *arguments],
+        [*run, "--nproc-per-node=2", __file__, folder, json.dumps(options)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
         timeout=300,
     )
-
-
-def train_two(folder, **options):
-    """Run this file itself as two processes."""
-    return torchrun(__file__, folder, json.dumps(options))
 
 
 def main(folder, options):
@@ -182,10 +177,11 @@ def test_a_process_that_dies_ends_the_run_and_leaves_a_checkpoint(one, tmp_path)
 ALONE = """
 from pathlib import Path
 import torch
+from torch.nn.parallel import DistributedDataParallel
 from vitutils import processes
 
 def main():
-    net = processes.replicate(torch.nn.Linear(1, 1))
+    net = DistributedDataParallel(torch.nn.Linear(1, 1))
     net(torch.ones(1, 1)).sum().backward()
 
 def threads():
@@ -199,22 +195,19 @@ assert threads() == before
 """
 
 
-@pytest.mark.slow(10)
+@pytest.mark.slow(4)
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-def test_no_thread_outlives_the_processes_together(tmp_path):
-    """A thread that is left can abort the process as it ends."""
-    (tmp_path / "alone.py").write_text(ALONE)
-    done = torchrun(tmp_path / "alone.py")
+def test_no_thread_outlives_the_processes_together():
+    """A thread that is left can abort the process as it ends; one shows it."""
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}
+    done = subprocess.run(
+        [sys.executable, "-c", ALONE],
+        env=os.environ | alone | {"MASTER_PORT": f"{free_port()}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.slow(9)
-def test_an_error_of_the_first_process_is_raised_in_all(two):
-    folder, _ = two
-    done = train_two(folder)
-    assert done.returncode != 0
-    assert done.stderr.count("FileExistsError") >= 2
-    assert "resume=True" in done.stderr
 
 
 # ---- who am I? ----
@@ -258,11 +251,15 @@ def test_each_process_takes_a_gpu_though_nobody_tells_it_which(
 # ---- two processes in a second: forked from this one, which has imported torch ----
 
 
-def in_two(folder, work):
-    """Return what ``work(rank)`` returns in each of two processes that are joined."""
+def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free.getsockname()[1]}"}
+        return free.getsockname()[1]
+
+
+def in_two(folder, work):
+    """Return what ``work(rank)`` returns in each of two processes that are joined."""
+    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": f"{free_port()}"}
 
     def run(rank):
         torch.set_num_threads(1)
@@ -318,6 +315,19 @@ def test_the_firsts_error_is_everybodys_and_nobody_waits(tmp_path):
     first, second = in_two(tmp_path, work)
     assert first == "another process has other settings or data than the first"
     assert second == "images is 0 in the first process, and 1 here"
+
+
+def test_an_error_of_the_first_process_is_raised_in_all(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "last.pt").touch()
+
+    def work(rank):
+        with pytest.raises(FileExistsError, match="resume=True") as error:
+            trained(tmp_path / "run")
+        return str(error.value)
+
+    first, second = in_two(tmp_path, work)
+    assert first == second
 
 
 def test_gradients_are_averaged_at_the_last_part_of_a_step(tmp_path):

@@ -8,80 +8,26 @@ import subprocess
 import sys
 import time
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from studies import TASKS, await_that, deadly, double, intrude
 
-from experiments import command as commands
 from experiments.record import record
 from vitutils.data import DATA
 from vitutils.engine.checkpoints import write_atomically
-from vitutils.engine.folder_run import stop_between_steps
 from vitutils.engine.machine import machine, write_json
 
-TASKS = [{"seed": seed, "size": 2} for seed in range(4)]
 REAL = (DATA / "results" / "table_2.json").read_bytes()
-
-
-def double(task):
-    """A run: it fails when told so, and leaves a trace of having run."""
-    if task.get("fails"):
-        raise RuntimeError("this run fails")
-    return {"value": 2 * task["seed"], "threads": torch.get_num_threads()}
-
-
-def deadly(task, folder):
-    """A run whose process is killed, as the system does where memory runs out.
-
-    Others are at work in a folder, for ever: there SIGTERM is a wish to stop.
-    """
-    begun = folder / "begun"
-    if task["seed"] in (1, 3):
-        with stop_between_steps() as asked:
-            while not asked.is_set():
-                begun.touch()
-                torch.ones(1500, 1500) @ torch.ones(1500, 1500)  # a step takes a while
-            raise KeyboardInterrupt("stopped after step 7")
-    if task["seed"] == 2:
-        await_that(begun.exists)
-        os.kill(os.getpid(), signal.SIGKILL)
-    return double(task)
-
-
-def intrude(task, path):
-    """A run during which another call records one, and then one that fails."""
-    if task["seed"] == 0:
-        rows = [{"task": TASKS[3], "value": "another's"}]
-        write_json({"settings": {}, "runs": rows}, path)
-    return double(task | {"fails": task["seed"] == 1})
-
-
-def slow(task):
-    time.sleep(0.05 if task["seed"] == 0 else 60)
-    return {"value": task["seed"]}
-
-
-def main(arguments):
-    """A study, as a command: its first run is done soon, the others take a minute."""
-
-    def perform(name, *, command, workers):
-        path = Path("study.json")
-        record(path, TASKS, slow, settings={}, command=command, workers=workers)
-        return path
-
-    commands.MODULES["slow"] = SimpleNamespace(perform=perform, ABOUT={"slow": ""})
-    return commands.main(["slow", *arguments])
 
 
 def begin(folder, *words):
     """Start that command as a process with a session of its own."""
     code = (
         "from vitutils.__main__ import start\n"
-        "raise SystemExit(start('test_record', stopped='stopped'))\n"
+        "raise SystemExit(start('studies', stopped='stopped'))\n"
     )
     return subprocess.Popen(
         [sys.executable, "-c", code, *words],
@@ -91,14 +37,6 @@ def begin(folder, *words):
         text=True,
         start_new_session=True,
     )
-
-
-def await_that(holds, seconds=60):
-    """Wait until something holds, and say whether it does."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not holds():
-        time.sleep(0.02)
-    return holds()
 
 
 def none_left(session):
@@ -286,7 +224,7 @@ def test_a_process_that_is_killed_ends_the_study_and_the_same_call_goes_on(tmp_p
     done = [row["value"] for row in json.loads(path.read_text())["runs"]]
     assert done == [0]
     assert multiprocessing.active_children() == []
-    held = record(path, TASKS, double, settings={}, command="x", workers=2)
+    held = record(path, TASKS, double, settings={}, command="x", workers=1)
     assert [row["value"] for row in held["runs"]] == [0, 2, 4, 6]
 
 
