@@ -117,7 +117,13 @@ def test_gray_images_too(split, channels):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"randaugment": 31}, {"randaugment": 2.5}, {"erase": 1.5}, {"workers": -1}],
+    [
+        {"randaugment": 31},
+        {"randaugment": 2.5},
+        {"erase": 1.5},
+        {"repeats": 0},
+        {"workers": -1},
+    ],
 )
 def test_settings_out_of_range_name_the_value(split, wrong):
     ((name, value),) = wrong.items()

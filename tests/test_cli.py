@@ -114,6 +114,7 @@ def test_a_run_goes_on_with_its_own_options_alone(folder, tmp_path, capsys):
     for changed, error in (
         (["--images", "50"], "has images 72, not 50"),
         (["--mixup", "0.8"], "has mixup 0.0, not 0.8"),
+        (["--repeats", "3"], "has repeats 1, not 3"),
         (["--embed-dim", "32"], "has embed_dim 16, not 32"),
         (["--model", "convnet"], "has model VisionTransformer, not ConvNet"),
         (["--data", str(other)], f"has data {folder.name}, not other"),
@@ -185,6 +186,7 @@ def test_everything_that_is_optional_at_once(folder, teacher, tmp_path):
         "--crop=resized",
         "--randaugment=9",
         "--erase=0.25",
+        "--repeats=3",
         "--mixup=0.8",
         "--cutmix=1.0",
         "--workers=1",
@@ -371,6 +373,7 @@ def test_deit_crops_as_in_the_paper_also_in_memory(folder):
     train = load_data(options_of(words)).train
     assert train.augment.keywords["first"] is CROPS["resized"]
     assert CROPS["resized"].keywords["scale"] == (0.08, 1.0)
+    assert train.repeats == 3
 
 
 def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):

@@ -214,6 +214,45 @@ def test_a_part_is_the_same_whoever_asks_for_it():
             assert torch.equal(a, c) and torch.equal(b, d)
 
 
+def by_name(split, labels, *, epoch=0):
+    """Return labels as letters: a is the first image of an epoch's order, and so on."""
+    order = torch.randperm(len(split), generator=generator(1, epoch)).tolist()
+    return "".join("abcdefghijk"[order.index(label)] for label in labels.tolist())
+
+
+@pytest.mark.parametrize(
+    ("repeats", "parts", "expected"),
+    [
+        (1, 1, ["abcdef", "ghijk"]),
+        (3, 1, ["ababab", "cdcdc"]),  # aaabbb cccdd, in each batch copies apart
+        (3, 2, ["aba", "bab", "cdc", "dc"]),
+        (3, 3, ["ab", "ab", "ab", "cd", "cd", "c"]),  # to each part a copy
+        (4, 2, ["aba", "baa", "bcb", "cc"]),  # aaaabb bbccc
+    ],
+)
+def test_repeated_images_come_in_the_order_written_by_hand(repeats, parts, expected):
+    split = random_split(n=11, repeats=repeats)
+    found = split.micro_batches(6, parts=parts, mine=range(parts), seed=1)
+    assert [by_name(split, labels) for _, labels, _ in found] == expected
+    later = [by_name(split, y, epoch=5) for _, y in split.batches(6, seed=1, epoch=5)]
+    assert len(set("".join(later))) == -(-11 // repeats)  # others of the images
+
+
+def test_each_copy_of_an_image_has_a_draw_of_its_own():
+    split = random_split(n=24, repeats=3)
+    ((images, labels),) = split.batches(24, seed=0)
+    assert len(labels.unique()) == 8 and len(images.flatten(1).unique(dim=0)) > 20
+    assert split.num_batches(10) == 3
+    ((_, plain),) = split.batches(24)
+    assert plain.tolist() == [*range(24)]  # outside training nothing is repeated
+
+
+def test_start_skips_repeated_images_too():
+    split = random_split(repeats=3)
+    whole = list(split.batches(8, seed=3, epoch=5))
+    assert same(whole[4:], split.batches(8, seed=3, epoch=5, start=4))
+
+
 def test_batches_leave_the_global_random_numbers_alone():
     torch.manual_seed(0)
     expected = torch.rand(1)

@@ -19,6 +19,7 @@ from test_train import SETTINGS, bright_halves, small_vit
 from vitutils import processes
 from vitutils.cli.train import told_before_the_end
 from vitutils.data import augmentation
+from vitutils.data.splits import generator
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import load_model, load_state
 from vitutils.engine.folder_run import FolderRun
@@ -377,6 +378,28 @@ def test_two_processes_take_the_steps_of_one(tmp_path, parts):
     for name in ("losses", "logits", "labels"):
         torch.testing.assert_close(first[name], alone[name], atol=1e-4, rtol=1e-4)
         assert torch.equal(*map(torch.as_tensor, (first[name], second[name])))
+
+
+def test_the_copies_of_an_image_fall_on_both_processes(tmp_path):
+    train = replace(bright_halves(7, 0), labels=torch.arange(7), repeats=3)
+    data = SimpleNamespace(train=train, validation=bright_halves(9, 1))
+
+    def work(_):
+        seen = []
+
+        def loss_fn(logits, labels, images):
+            seen.append(labels.tolist())
+            return logits.square().mean()
+
+        settings = {"epochs": 1, "batch_size": 6, "device": "cpu", "progress": False}
+        fit(small_vit(), data, step=LargeStep, loss_fn=loss_fn, **settings)
+        return {"seen": seen}
+
+    a, b, c, *_ = torch.randperm(7, generator=generator(0, 0)).tolist()
+    assert work(0)["seen"] == [[a, b, a, b, a, b], [c]]  # of the order aaabbbc
+    first, second = in_two(tmp_path, work)
+    assert first["seen"] == [[a, b, a], [c]]
+    assert second["seen"] == [[b, a, b], [c]]  # that c counts nothing: it is no copy
 
 
 def test_two_processes_validate_with_the_firsts_running_statistics(tmp_path):

@@ -39,7 +39,7 @@ CROPS = {
     "resized": partial(augmentation.random_resized_crop, scale=(0.08, 1.0)),
 }
 # Options by the piece that takes them.
-AUGMENT = ("randaugment", "erase", "workers")
+AUGMENT = ("randaugment", "erase", "repeats", "workers")
 FROM_DATA = ("image_size", "in_channels", "num_classes")
 VIT = tuple(n for n in signature(VisionTransformer).parameters if n not in FROM_DATA)
 DROP = ("dropout", "stochastic_depth")

@@ -73,8 +73,8 @@ FIT = ("epochs", "batch_size", "lr", "weight_decay", "betas", "warmup", "clip_no
 FIT += ("label_smoothing", "device")
 LARGE_STEP = ("average", "accumulate", "precision")
 # What a resumed run shares beside the arguments of `fit`.
-SETUP = ("data", "image_size", "crop", "randaugment", "erase", *MIX, "init", "teacher")
-SETUP += ("teacher_weights", "distillation", *SOFT, *NORMALIZATION)
+SETUP = ("data", "image_size", "crop", "randaugment", "erase", "repeats", *MIX)
+SETUP += ("init", "teacher", "teacher_weights", "distillation", *SOFT, *NORMALIZATION)
 FILES = ("init", "teacher", "teacher_weights")  # compared by what they hold
 NEEDS = {
     "init": NORMALIZATION,

@@ -25,11 +25,14 @@ class Split:
     Attributes:
         labels: true classes, int64 (N,).
         mean, std: normalize the images in [0, 1], one value a channel.
+        repeats: times that an image comes, if it comes, in an epoch of training, each
+            time augmented anew; see ``strengthen``.
     """
 
     labels: Tensor
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
+    repeats: int = 1
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -70,6 +73,8 @@ class Split:
         device: torch.device | str = "cpu",
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield every image once, in batches; the last one may be smaller.
+
+        In training with ``repeats``, a share of the images comes so many times each.
 
         Args:
             batch_size: number of images B in a batch.
@@ -130,8 +135,15 @@ class Split:
         else:
             seed = int(seed)  # NumPy's 3 is 3
             order = torch.randperm(len(self), generator=generator(seed, epoch))
+            order = order.repeat_interleave(self.repeats)[: len(self)]
         rows, keys, shares = [], [], []
         for index, batch in enumerate(order.split(batch_size)):
+            if seed is not None:
+                # Copies apart, so that they come to different parts, and hardly an
+                # image is mixed with itself where neighbors are (see ``mixing``).
+                batch = torch.cat(
+                    [batch[i :: self.repeats] for i in range(self.repeats)]
+                )
             pieces = batch.tensor_split(parts)
             for part in mine if index >= start else ():
                 piece = pieces[part]
@@ -290,7 +302,12 @@ class StreamedSplit(Split):
 
 
 def strengthen(
-    split: Split, *, randaugment: int = 0, erase: float = 0.0, workers: int = 0
+    split: Split,
+    *,
+    randaugment: int = 0,
+    erase: float = 0.0,
+    repeats: int = 1,
+    workers: int = 0,
 ) -> Split:
     """Return a training split that augments more than by crop and flip.
 
@@ -300,6 +317,8 @@ def strengthen(
             0: none.
         erase: probability, in [0, 1], that a rectangle of an image is painted over.
             It and what operations leave empty get the training images' mean color.
+        repeats: times that a batch holds an image, each time augmented by a draw of its
+            own. An epoch is as long as ever, so that it sees one of so many images.
         workers: processes that augment ahead of time, for images held in memory; 0:
             the training process does it. Streamed images have theirs anyway.
 
@@ -309,14 +328,18 @@ def strengthen(
     Raises:
         ValueError: a setting is out of range.
 
-    Source: Cubuk et al. (2020), section 3; Zhong et al. (2020), section 3.
+    Source: Cubuk et al. (2020), section 3; Zhong et al. (2020), section 3; Hoffer et
+    al. (2020), section 3, with epochs as in DeiT's code (its ``RASampler``).
     """
     if randaugment not in range(31):
         raise ValueError(f"randaugment {randaugment} is no whole number in [0, 30]")
     if not 0 <= erase <= 1:
         raise ValueError(f"erase {erase} is no probability in [0, 1]")
+    if repeats < 1:
+        raise ValueError(f"repeats {repeats} is less than 1")
     if workers < 0:
         raise ValueError(f"workers {workers} is negative")
+    split = replace(split, repeats=repeats)
     color = [255 * value for value in split.mean]
     steps = []
     if randaugment:
