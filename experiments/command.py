@@ -9,13 +9,30 @@ import argparse
 import shlex
 import sys
 from collections.abc import Sequence
+from inspect import signature
 
-from experiments import cifar10, deit_tables, fashion_mnist, settings, trails, wirings
+from experiments import (
+    cifar10,
+    deit_tables,
+    distillation,
+    fashion_mnist,
+    settings,
+    trails,
+    wirings,
+)
 from vitutils.cli.train import ERRORS
 
 MODULES = {
     study: module
-    for module in (deit_tables, cifar10, fashion_mnist, settings, trails, wirings)
+    for module in (
+        deit_tables,
+        cifar10,
+        distillation,
+        fashion_mnist,
+        settings,
+        trails,
+        wirings,
+    )
     for study in module.ABOUT
 }
 
@@ -33,18 +50,26 @@ def main(arguments: Sequence[str]) -> int:
         help="of the studies of CIFAR-10: cifar10, or a folder of its images, "
         "train/CLASS/* and test/CLASS/*",
     )
+    parser.add_argument("--parts", nargs="+", help="of distillation: these alone")
+    parser.add_argument(
+        "--plan",
+        action="store_true",
+        help="of distillation: run nothing, print what there is to do and how long",
+    )
     options = parser.parse_args(arguments)
-    more = {"data": options.data} if options.data else {}
-    if more and MODULES[options.study] is not cifar10:
-        parser.error(f"--data is not for {options.study}: its data come with the book")
-    command = shlex.join(["python", "-m", "experiments", *arguments])
     perform = MODULES[options.study].perform
+    more = {"data": options.data, "parts": options.parts, "plan": options.plan}
+    more = {name: value for name, value in more.items() if value}
+    for name in more.keys() - signature(perform).parameters.keys():
+        parser.error(f"--{name} is not for {options.study}")
+    command = shlex.join(["python", "-m", "experiments", *arguments])
     try:
         path = perform(options.study, command=command, workers=options.workers, **more)
     except ERRORS as error:
         print(" ".join(str(error).split()), file=sys.stderr)
         return 1
-    print(f"recorded in {path}")
+    if not options.plan:
+        print(f"recorded in {path}")
     return 0
 
 

@@ -174,8 +174,8 @@ def test_the_command_says_what_it_takes(arguments, code, words, capsys):
 def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
     asked = []
 
-    def perform(name, **options):
-        asked.append((name, options))
+    def perform(name, *, command, workers, data):
+        asked.append((name, {"command": command, "workers": workers, "data": data}))
         raise ValueError("the record is full")
 
     monkeypatch.setattr(cifar10, "perform", perform)
@@ -187,7 +187,7 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 
 def test_every_study_is_one_of_the_command():
-    others = {"fashion_mnist", "settings", "trails", "wirings"}
+    others = {"distillation", "fashion_mnist", "settings", "trails", "wirings"}
     assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, *others}
 
 

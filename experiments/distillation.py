@@ -1,0 +1,597 @@
+"""What is a teacher worth? DeiT's main table, small, on CIFAR-10.
+
+    python -m experiments distillation --plan     # what there is to do, and how long
+    python -m experiments distillation            # --data FOLDER: a copy of the images
+
+All that follows was fixed before the runs.
+
+**Question.** Does a small ViT classify better if a convolutional network teaches it as
+well, and if so, is it hard distillation, the distillation token, or merely a second
+token that helps? The paper's answers, ImageNet, DeiT-Ti / S / B: hard distillation
+gains 2.1 / 1.1 / 1.2 points over none, the token read by both heads 0.2 / 0.3 / 0.4
+over hard distillation, and a second class token nothing (Touvron et al. 2021, table 3
+and section 4).
+
+**Data.** CIFAR-10. A seed draws 10,000 of the 45,000 training images. All choices are
+made on the 5,000 validation images; the 10,000 test images are read once a run, after
+its last epoch. The seed also gives the initial weights, the order, the crops and the
+teacher, all of which the arms of a seed share.
+
+**Teacher.** As in the paper it has learned from the student's own images and no
+others: a convnet, one a seed, with the student's augmentation. It is asked about the
+very crops that the student sees. Its recipe is not tuned. A teacher that has seen all
+45,000 images asks another question, and has a part of its own ("more").
+
+**Arms** (``ARMS``). "none"; "two class tokens", DeiT's model with the labels for both
+heads: the control for the second token; "soft" with the paper's temperature 3 and
+balance 0.1; "soft, tuned"; "hard"; "token", hard distillation by the second head, read
+by each head and by both. Students have patches of 4 pixels, width 64, four blocks and
+two heads of attention.
+
+**Choices**, by runs from ``TUNING_SEED``, which is used nowhere else: first the
+augmentation (``AUGMENTS``) with which the student *without* a teacher is best, for all
+arms; then for each arm three settings. These are three rates, each arm its own, and for
+"soft, tuned" three pairs of temperature and balance at the rate of "soft", which so
+has had six tries. A rate chosen at an end of the three is said to be there. One seed
+tells apart what differs by a point or so; between nearer settings chance decides, for
+each arm alike. No epoch is chosen, and nothing is concluded before all ten seeds.
+
+**Primary contrasts** (``PRIMARY``), ten seeds, test accuracy, both heads where there
+are two: hard - none, token - hard, token - two class tokens. For each the paired t
+interval, as a seed's arms share images and teacher, at 1 - 0.05 / 3, so that the three
+hold together at 95 %. Beside it stands the unpaired one (Welch), which decides nothing.
+All else is secondary: at 95 %, uncorrected, and said to be so; the two soft arms have
+five seeds.
+
+**What would count.** A finding of the paper is *found* here if its corrected interval
+lies above zero, *reversed* if below, else *not shown*, which is not "not there": with
+a standard deviation of 0.7 points over seeds, as a trial had it, the interval is about
+0.65 points to each side, more than the paper's token gains over hard distillation. The
+mean, the interval and the share of the gap between teacher and "none" that is closed
+are given in any case. Seeds draw from one set of images and share one set of test
+images: the intervals speak of other draws from these, not of other data.
+
+**Where from?** Small parts behind the main one, three or five of its seeds (``PARTS``):
+a teacher with more images; controls (labels smoothed instead of taught; the teacher
+asked about the whole image, not the crop; the student alone for as long as both took);
+crop sizes and lengths of training; and beside the paper's table 8 and 6 SGD with a rate
+of its own, the paper's recipe with one piece missing, and transfer to two other sets.
+
+Trained teachers, and students for the transfer, lie in runs/distillation. All compute
+in bf16: where a processor has no instructions for it, that takes several times as long.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from itertools import product
+from pathlib import Path
+from statistics import fmean
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from experiments import transfer
+from experiments.contrasts import corrected, paired, unpaired
+from experiments.deit_tables import both_learn_the_labels, measure
+from experiments.record import record, reload
+from vitutils.data import DATA, Dataset, augmentation, load
+from vitutils.data.splits import MemorySplit, generator, strengthen
+from vitutils.deit import DistilledVisionTransformer
+from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
+from vitutils.engine.checkpoints import load_model, save_model, write_atomically
+from vitutils.engine.large_step import LargeStep
+from vitutils.train import evaluate, fit, warmup_cosine
+from vitutils.vit import VisionTransformer
+
+IMAGES, EPOCHS, BATCH = 10_000, 20, 128
+SEEDS, FIVE, THREE, TUNING_SEED = tuple(range(10)), range(5), range(3), 100
+STUDENT = {
+    "image_size": 32,
+    "patch_size": 4,
+    "in_channels": 3,
+    "num_classes": 10,
+    "embed_dim": 64,
+    "depth": 4,
+    "num_heads": 2,
+    "mlp_dim": 128,
+}
+CNN = {"in_channels": 3, "num_classes": 10, "widths": (32, 64, 128, 256)}
+RECIPE = {"betas": (0.9, 0.99), "batch_size": BATCH}
+TEACHERS = {  # images and epochs; more-0 teaches even seeds, more-1 odd ones
+    "same": {"images": IMAGES, "epochs": 10},
+    "more": {"images": 45_000, "epochs": 8},
+}
+TEACHER_RATE = 3e-3
+SETTINGS = {
+    "images": IMAGES,
+    "student": STUDENT,
+    "cnn": CNN,
+    "recipe": RECIPE,
+    "teachers": TEACHERS,
+    "teacher_rate": TEACHER_RATE,
+}
+AUGMENTS = {
+    "shifts": augmentation.shift_and_flip,
+    "flips": augmentation.flip,
+    "crops": partial(augmentation.random_resized_crop, scale=(0.35, 1.0)),
+    "strong crops": partial(augmentation.random_resized_crop, scale=(0.08, 1.0)),
+}
+RATES = (3e-3, 1.5e-3, 6e-3)
+PAPER = {"temperature": 3.0, "balance": 0.1}
+SOFTER = [(1.0, 0.5), (1.0, 0.9), (3.0, 0.9)]  # temperature, balance
+ARMS = ("none", "two class tokens", "soft", "soft, tuned", "hard", "token")
+TWO_TOKENS = ("two class tokens", "token")
+UNTAUGHT = ("none", "two class tokens")
+PRIMARY = (("hard", "none"), ("token", "hard"), ("token", "two class tokens"))
+FULL = {  # of the paper's table 9, beside strong crops
+    "randaugment": 9,
+    "mixup": 0.8,
+    "cutmix": 1.0,
+    "erase": 0.25,
+    "repeats": 3,
+    "stochastic_depth": 0.1,
+    "smoothing": 0.1,
+}
+SGD_RATES = (0.1, 0.03, 0.3, 1.0)
+PARTS = {  # in the order in which they run; those that choose run in any case
+    "augmentation": "the student's without a teacher",
+    "teachers": "one a seed, from the student's images",
+    "search": "three rates an arm",
+    "soft": "three temperatures and balances",
+    "main": "the six arms",
+    "more": "teachers of all images",
+    "controls": "smooth labels; the whole image judged; twice as long alone",
+    "crops": "other crops, with and without a teacher",
+    "lengths": "half and twice the epochs, with and without a teacher",
+    "SGD rates": "four",
+    "SGD": "in AdamW's place, at the best of these",
+    "recipe": "the paper's, and one piece missing at a time",
+    "transfer": "to clothes and digits: neighbors, linear, fine-tuned",
+}
+CHOOSING = {"augmentation", "search", "soft", "SGD rates"}
+NEEDED = {"augmentation", "teachers", "search", "soft"}
+ABOUT = {"distillation": "what a teacher is worth on CIFAR-10: ten seeds, six arms"}
+RUNS = Path("runs/distillation")
+
+# ---- What there is to do ----
+
+
+def choices(runs: list[dict]) -> dict:
+    """Return the augmentation and each arm's settings: the best by validation.
+
+    What has not been tried yet counts as worst, and of equals the first is taken.
+    """
+
+    def best(part, tried, **which):
+        def accuracy(setting):
+            wanted = {"part": part} | which | setting
+            found = [r for r in runs if wanted.items() <= r["task"].items()]
+            return max((r["accuracy"][head_of(r["task"])] for r in found), default=-1)
+
+        return max(tried, key=accuracy)
+
+    augment = best("augmentation", [{"augment": name} for name in AUGMENTS])
+    rates = [{"lr": rate} for rate in RATES]
+    chosen = {arm: augment | best("search", rates, arm=arm) for arm in ARMS}
+    chosen["soft"] |= PAPER
+    tuned = [{"temperature": t, "balance": b} for t, b in SOFTER]
+    chosen["soft, tuned"] = chosen["soft"] | best("soft", tuned)
+    sgd = [{"lr": rate} for rate in SGD_RATES]
+    chosen["SGD"] = best("SGD rates", sgd)
+    return chosen
+
+
+def tasks_of(part: str, chosen: dict) -> list[dict]:
+    """Return the tasks of a part, each a dict that says all about one run."""
+
+    def student(arm, seed, teacher="same", **changes):
+        task = {"part": part, "arm": arm, "seed": seed, "epochs": EPOCHS}
+        task |= {} if arm in UNTAUGHT else {"teacher": teacher}
+        return task | chosen[arm] | changes
+
+    def teacher(which, seed, augment=chosen["none"]["augment"]):
+        known = {"part": part, "arm": "teacher", "teacher": which, "seed": seed}
+        return known | {"augment": augment}
+
+    if part == "augmentation":
+        return [student("none", TUNING_SEED, lr=3e-3, augment=a) for a in AUGMENTS]
+    if part == "teachers":
+        return [teacher("same", seed) for seed in (TUNING_SEED, *SEEDS)]
+    if part == "search":
+        arms = [arm for arm in ARMS if arm != "soft, tuned"]
+        return [student(a, TUNING_SEED, lr=lr) for a, lr in product(arms, RATES)]
+    if part == "soft":
+        return [
+            student("soft, tuned", TUNING_SEED, temperature=t, balance=b)
+            for t, b in SOFTER
+        ]
+    if part == "main":
+        return [
+            student(arm, seed)
+            for seed, arm in product(SEEDS, ARMS)
+            if seed in FIVE or not arm.startswith("soft")
+        ]
+    if part == "more":
+        arms = ("hard", "token", "soft, tuned")
+        taught = [student(a, s, "more") for s, a in product(FIVE, arms)]
+        return [teacher("more", 0), teacher("more", 1), *taught]
+    if part == "controls":
+        return [
+            task
+            for seed in FIVE
+            for task in (
+                student("none", seed, smoothing=0.1),
+                student("hard", seed, whole=True),
+                student("none", seed, epochs=2 * EPOCHS),
+            )
+        ]
+    if part == "crops":
+        others = [
+            a for a in ("flips", "strong crops") if a != chosen["none"]["augment"]
+        ]
+        teachers = [teacher("same", s, a) for a, s in product(others, THREE)]
+        every = product(others, THREE, ("none", "hard"))
+        return teachers + [student(arm, s, augment=a) for a, s, arm in every]
+    if part == "lengths":
+        every = product((EPOCHS // 2, 2 * EPOCHS), THREE, ("none", "hard", "token"))
+        return [student(arm, seed, epochs=epochs) for epochs, seed, arm in every]
+    if part == "SGD rates":
+        return [
+            student("none", TUNING_SEED, optimizer="SGD", lr=lr) for lr in SGD_RATES
+        ]
+    if part == "SGD":
+        sgd = {"optimizer": "SGD"} | chosen["SGD"]
+        return [student("none", seed, **sgd) for seed in THREE]
+    if part == "recipe":
+        recipes = [FULL] + [{k: FULL[k] for k in FULL if k != name} for name in FULL]
+        return [
+            student("none", seed, augment="strong crops", **recipe)
+            for recipe, seed in product(recipes, THREE)
+        ]
+    arms = ("none", "hard", "token", "fresh", "pixels")
+    return [
+        {"part": part, "arm": arm, "seed": seed, "to": to}
+        for to, arm, seed in product(transfer.SETS, arms, FIVE)
+    ]
+
+
+def head_of(task: dict) -> str:
+    """Return by which of its heads an arm is compared."""
+    return "both" if task["arm"] in TWO_TOKENS else "class"
+
+
+def minutes(task: dict) -> float:
+    """Return about how long a task takes one core of two that both compute.
+
+    Seconds for a thousand images are those of an AMD EPYC with AVX-512 in bf16.
+    """
+    if task["part"] == "transfer":
+        return 0.1 if task["arm"] == "pixels" else 0.5
+    if task["arm"] == "teacher":
+        how = TEACHERS[task["teacher"]]
+        asked = EPOCHS * IMAGES if task["teacher"] == "same" else 0
+        return (how["images"] * how["epochs"] * 0.95 + asked * 0.25) / 60_000
+    each = 0.75 if task["arm"] in TWO_TOKENS else 0.7
+    if not is_noted(task) and task["arm"] not in UNTAUGHT and not task.get("whole"):
+        each += 0.25
+    if task.get("randaugment"):
+        each += 0.55
+    return task["epochs"] * IMAGES * each / 60_000 + 0.15
+
+
+def planned(runs: list[dict]) -> str:
+    """Return what there is to do, part by part, with core minutes."""
+    chosen, done, lines = choices(runs), [row["task"] for row in runs], []
+    total = left = 0.0
+    for part, about in PARTS.items():
+        tasks = tasks_of(part, chosen)
+        todo = [task for task in tasks if task not in done]
+        whole, still = (sum(map(minutes, some)) for some in (tasks, todo))
+        total, left = total + whole, left + still
+        lines.append(
+            f"{part:13}{len(tasks):4} runs {whole:4.0f} min, to do {len(todo):3} "
+            f"{still:4.0f} min: {about}"
+        )
+        if part == "main":
+            lines.append(f"so far        {total:13.0f} min,         {left:4.0f} min")
+    lines.append(
+        f"in all        {total:13.0f} min,         {left:4.0f} min of one core"
+    )
+    return "\n".join(lines)
+
+
+# ---- One run ----
+
+
+@cache
+def cifar(data: str) -> Dataset:
+    return load(data)
+
+
+def drawn(data: str, seed: int, augment: str) -> MemorySplit:
+    """Return the training images of a seed."""
+    train = cifar(data).train
+    order = torch.randperm(len(train), generator=generator("images", seed))
+    return replace(train.subset(order[:IMAGES]), augment=AUGMENTS[augment])
+
+
+def is_noted(task: dict) -> bool:
+    """Tell whether a run's crops are among those that its teacher has judged."""
+    changed = {"whole", *FULL}.intersection(task)
+    return task.get("teacher") == "same" and task["epochs"] <= EPOCHS and not changed
+
+
+class Noted(Teacher):
+    """A teacher that reads what it has said of a run's crops, in their order.
+
+    Arms of one seed see the same crops: their teacher judges each of them once.
+    """
+
+    def __init__(self, model: torch.nn.Module, answers: Tensor) -> None:
+        super().__init__(model)
+        self.answers, self.at = answers, 0
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits (B, K) of the next crops."""
+        rows = self.answers[self.at : self.at + len(images)]
+        self.at += len(images)
+        return rows.float()
+
+
+def note(teacher: Teacher, split: MemorySplit, seed: int) -> Tensor:
+    """Return a teacher's logits of all crops that a seed's students see, in fp16."""
+    answers = []
+    for epoch in range(EPOCHS):
+        for images, _ in split.batches(BATCH, seed=seed, epoch=epoch):
+            with torch.autocast("cpu", torch.bfloat16):
+                answers.append(teacher(images).half())
+    return torch.cat(answers)
+
+
+def trained_teacher(which: str, seed: int, augment: str, data: str) -> tuple:
+    """Return a teacher's model and its answers; it is trained where it is missing.
+
+    Returns:
+        The model, and what ``note`` returns (None for which == "more").
+    """
+    name = f"{which}-{seed}-{augment.replace(' ', '-')}"
+    path, answers = RUNS / f"{name}.safetensors", RUNS / f"{name}.pt"
+    few = drawn(data, seed, augment)
+    if not path.exists():
+        train = few
+        if which == "more":
+            train = replace(cifar(data).train, augment=AUGMENTS[augment])
+        torch.manual_seed(seed)
+        model, epochs = ConvNet(**CNN), TEACHERS[which]["epochs"]
+        learn(model, train, data, seed=seed, epochs=epochs, lr=TEACHER_RATE)
+        save_model(model, path)
+    model = load_model(path)
+    if which == "more":
+        return model, None
+    if not answers.exists():
+        rows = note(Teacher(model), few, seed)
+        write_atomically(answers, lambda part: torch.save(rows, part))
+    return model, torch.load(answers)
+
+
+def learn(model, train, data, *, step=LargeStep, **settings):
+    """Train a model in bf16, with a glance at 500 validation images an epoch."""
+    glance = cifar(data).validation
+    glance = glance.subset(min(500, len(glance)))
+    fit(
+        model,
+        replace(cifar(data), train=train, validation=glance),
+        step=partial(step, precision="bf16"),
+        device="cpu",
+        progress=False,
+        **RECIPE | settings,
+    )
+
+
+class BySGD(LargeStep):
+    """A step by SGD with Nesterov's momentum instead of AdamW."""
+
+    def __init__(self, model, optimizer, schedule, *, steps, **settings):
+        lr = optimizer.defaults["lr"]
+        optimizer = torch.optim.SGD(model.parameters(), lr, 0.9, nesterov=True)
+        warmup = round(0.1 * steps)
+        schedule = warmup_cosine(optimizer, steps=steps, warmup_steps=warmup)
+        super().__init__(model, optimizer, schedule, **settings)
+
+
+def loss_of(task: dict, teacher: Teacher | None) -> Callable:
+    """Return the ``loss_fn`` of an arm for ``fit``."""
+    soft = {name: task[name] for name in PAPER if name in task}
+    taught = {
+        "soft": partial(soft_distillation, **soft),
+        "soft, tuned": partial(soft_distillation, **soft),
+        "hard": hard_distillation,
+        "token": hard_distillation,
+    }
+    smoothing = task.get("smoothing", 0.0)
+
+    def loss_fn(outputs, labels, images):
+        if task.get("whole"):
+            return whole_image(outputs, labels)
+        if smoothing:
+            if labels.ndim == 1:
+                labels = F.one_hot(labels, 10).float()
+            labels = (1 - smoothing) * labels + smoothing / 10
+        if task["arm"] == "none":
+            return F.cross_entropy(outputs, labels)
+        if task["arm"] == "two class tokens":
+            return both_learn_the_labels(outputs, labels, images)
+        return taught[task["arm"]](outputs, labels, teacher(images))
+
+    return loss_fn
+
+
+def whole_image(logits: Tensor, both: Tensor) -> Tensor:
+    """Hard distillation from answers that came with the labels: label + 10 answer."""
+    losses = (F.cross_entropy(logits, part) for part in (both % 10, both // 10))
+    return sum(losses) / 2
+
+
+def train_student(task: dict, data: str) -> dict:
+    """Train a student and measure it after its last epoch; see ``measure``."""
+    model = answers = None
+    if "teacher" in task or task["part"] in ("search", "main"):
+        which, seed = task.get("teacher", "same"), task["seed"]
+        seed = seed % 2 if which == "more" else seed
+        model, answers = trained_teacher(which, seed, task["augment"], data)
+    teacher = model and Teacher(model)
+    train = drawn(data, task["seed"], task["augment"])
+    if task.get("whole"):
+        said = evaluate(model, replace(train, augment=None)).logits.argmax(dim=1)
+        train = replace(train, labels=train.labels + 10 * said)
+    train = strengthen(train, **among(task, "randaugment", "erase", "repeats"))
+    mix = augmentation.mixing(10, **among(task, "mixup", "cutmix"))
+    step = partial(LargeStep, mix=mix)
+    if task.get("optimizer") == "SGD":
+        step = partial(BySGD, steps=task["epochs"] * train.num_batches(BATCH))
+    two_tokens = task["arm"] in TWO_TOKENS
+    cls = DistilledVisionTransformer if two_tokens else VisionTransformer
+    torch.manual_seed(task["seed"])
+    student = cls(**STUDENT, **among(task, "stochastic_depth"))
+    asked = Noted(model, answers) if is_noted(task) else teacher
+    learn(
+        student,
+        train,
+        data,
+        loss_fn=loss_of(task, asked),
+        step=step,
+        **among(task, "seed", "epochs", "lr"),
+    )
+    if task["part"] == "main" and task["seed"] in FIVE:
+        save_model(student, student_file(task["arm"], task["seed"]))
+    chooses = task["part"] in CHOOSING
+    split = cifar(data).validation if chooses else cifar(data).test
+    if teacher is None:
+        return {"accuracy": {"class": round(evaluate(student, split).accuracy, 4)}}
+    return measure(student, split, teacher)
+
+
+def among(task: dict, *names: str) -> dict:
+    """Return what a task says of these names."""
+    return {name: task[name] for name in names if name in task}
+
+
+def student_file(arm: str, seed: int) -> Path:
+    return RUNS / f"student-{arm.replace(' ', '-')}-{seed}.safetensors"
+
+
+def carry_over(task: dict, data: str) -> dict:
+    """Measure what a student of the main part is worth on other images."""
+    normalized = {"mean": cifar(data).mean, "std": cifar(data).std}
+    train, test = transfer.splits(task["to"], task["seed"], **normalized)
+    model = None
+    if task["arm"] == "fresh":
+        torch.manual_seed(task["seed"])
+        model = VisionTransformer(**STUDENT)
+    elif task["arm"] != "pixels":
+        model = load_model(student_file(task["arm"], task["seed"]))
+    rows = [transfer.features(model, split) for split in (train, test)]
+    says = {
+        way.__name__: way(rows[0], train.labels, rows[1])
+        for way in (transfer.neighbors, transfer.linear)
+    }
+    found = {
+        name: round((answers == test.labels).double().mean().item(), 4)
+        for name, answers in says.items()
+    }
+    if model is not None:
+        two_tokens = isinstance(model, DistilledVisionTransformer)
+        settings = {
+            "seed": task["seed"],
+            "epochs": transfer.EPOCHS,
+            "lr": transfer.RATE,
+        }
+        loss_fn = both_learn_the_labels if two_tokens else None
+        learn(model, train, data, loss_fn=loss_fn, **settings)
+        found["fine-tuned"] = round(evaluate(model, test).accuracy, 4)
+    return {"accuracy": found}
+
+
+def run(task: dict, data: str) -> dict:
+    """Run a task in a process of its own; return what it measured."""
+    torch.set_num_threads(1)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    if task["part"] == "transfer":
+        return carry_over(task, data)
+    if task["arm"] != "teacher":
+        return train_student(task, data)
+    model, _ = trained_teacher(task["teacher"], task["seed"], task["augment"], data)
+    crops = drawn(data, task["seed"], task["augment"])
+    images, labels = next(crops.batches(2000, seed=task["seed"]))
+    with torch.inference_mode():
+        says = model(images).argmax(dim=1)
+    return {
+        "accuracy": {"class": round(evaluate(model, cifar(data).test).accuracy, 4)},
+        "says the label of a crop": round((says == labels).float().mean().item(), 4),
+    }
+
+
+def perform(
+    name: str,
+    *,
+    command: str,
+    workers: int | None = None,
+    data: str = "cifar10",
+    plan: bool = False,
+    parts: Sequence[str] | None = None,
+) -> Path:
+    """Run the study, as far as its record does not hold it; return its path."""
+    path, settings = DATA / "results" / f"{name}.json", SETTINGS | {"data": data}
+    if unknown := {*(parts or ())} - PARTS.keys():
+        raise ValueError(f"no part {min(unknown)}: there are {', '.join(PARTS)}")
+    runs = reload(path, settings)["runs"]
+    print(planned(runs), flush=True)
+    if plan:
+        return path
+    how = {"settings": settings, "command": command, "workers": workers}
+    wanted = NEEDED | {*(parts or PARTS)}
+    if "SGD" in wanted:
+        wanted.add("SGD rates")
+    for part in PARTS:
+        if part in wanted:
+            known = [row["task"] for row in runs]
+            fresh = [t for t in tasks_of(part, choices(runs)) if t not in known]
+            runs = record(path, known + fresh, partial(run, data=data), **how)["runs"]
+    print(conclusion(runs))
+    return path
+
+
+# ---- What follows from it ----
+
+
+def conclusion(runs: list[dict]) -> str:
+    """Return the primary contrasts of the main part, with their verdicts."""
+    lines = []
+    for a, b in PRIMARY:
+        both = [accuracies(runs, arm) for arm in (a, b)]
+        if len(both[0]) < len(SEEDS) or len(both[1]) < len(SEEDS):
+            return "the main part is not complete: nothing is concluded"
+        sure = corrected(len(PRIMARY))
+        decides, beside = paired(*both, sure), unpaired(*both, sure)
+        lines.append(
+            f"{a} - {b}: {decides.mean:+.2f} ± {decides.half:.2f} points paired "
+            f"(± {beside.half:.2f} unpaired): {decides.verdict}"
+        )
+    alone, taught = (fmean(accuracies(runs, arm)) for arm in ("none", "hard"))
+    teacher = fmean(accuracies(runs, "none", "teacher"))
+    lines.append(
+        f"teacher {teacher:.1f} %, none {alone:.1f} %, of which gap hard closes "
+        f"{(taught - alone) / (teacher - alone):.0%}"
+    )
+    return "\n".join(lines)
+
+
+def accuracies(
+    runs: list[dict], arm: str, head: str | None = None, part: str = "main"
+) -> list[float]:
+    """Return an arm's test accuracies in per cent, seed by seed."""
+    rows = [r for r in runs if (r["task"]["part"], r["task"]["arm"]) == (part, arm)]
+    rows.sort(key=lambda row: row["task"]["seed"])
+    return [100 * row["accuracy"][head or head_of(row["task"])] for row in rows]
