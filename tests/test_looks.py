@@ -269,6 +269,26 @@ def test_a_fade_follows_the_scrolling(browser, site):
         tab.wait_for_function(done, arg=handle)
 
 
+def test_code_on_a_phone_wraps_and_stays_what_it_is(browser, site):
+    with opened(browser, site, BLOCK, width=390) as (tab, _):
+        inputs = tab.locator("article .cell_input pre")
+        wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length"
+        assert inputs.evaluate_all(wide) == 0
+        texts = inputs.evaluate_all("all => all.map(e => e.textContent)")
+    written = [part.get_text() for part in soup(BLOCK).select(".cell_input pre")]
+    assert texts == written
+
+
+def test_no_word_leaves_its_cell_in_the_glossary(browser, site):
+    out = """all => all.filter(e => e.scrollWidth > e.clientWidth + 1)
+      .map(e => e.textContent)"""
+    with opened(browser, site, "book/glossary") as (tab, _):
+        for width in (390, 1280):
+            tab.set_viewport_size({"width": width, "height": 800})
+            boxes = tab.locator("article :is(td, .pst-scrollable-table-container)")
+            assert boxes.evaluate_all(out) == []
+
+
 # ---- graphs and pictures ----
 
 
@@ -486,6 +506,9 @@ def test_paper_shows_everything_from_the_dark_theme_too(browser, site, page):
         assert tab.evaluate(HIDDEN) == []
         assert tab.locator("article h1").inner_text()[0].isdigit()
         assert not tab.locator("#jb-print-docs-body").is_visible()
+        breaks = "all => [...new Set(all.map(e => getComputedStyle(e).breakInside))]"
+        for name, wanted in (("figure", "avoid"), ("table", "auto")):
+            assert tab.locator(f"article {name}").evaluate_all(breaks) == [wanted]
         graphs = tab.locator(".graph svg").evaluate_all(
             "all => all.map(e => e.getBoundingClientRect().height)"
         )
@@ -512,7 +535,7 @@ def test_paper_wastes_no_pages(browser, site, tmp_path):
     assert 10 < len(pages) <= 1.1 * high / 980
 
 
-def test_book_becomes_one_pdf_whose_links_lead_to_the_published_one(
+def test_book_becomes_one_pdf_whose_links_stay_inside_or_lead_to_the_published_one(
     browser, config, tmp_path
 ):
     command = [sys.executable, "tools/pdf.py", tmp_path / "two.pdf"]
@@ -521,5 +544,7 @@ def test_book_becomes_one_pdf_whose_links_lead_to_the_published_one(
     assert done.returncode == 0, done.stderr
     pdf = (tmp_path / "two.pdf").read_bytes()
     assert len(re.findall(rb"/Type\s*/Page\b", pdf)) > 15
-    assert config["sphinx"]["config"]["html_baseurl"].encode() in pdf
+    home = config["sphinx"]["config"]["html_baseurl"]
+    assert f"({home}notebooks/".encode() in pdf
+    assert f"({home}{BLOCK}.html".encode() not in pdf
     assert b"/Outlines" in pdf and b"file://" not in pdf

@@ -1,5 +1,6 @@
-/* What the pages do beyond the theme: fades where a box goes on, graphs that are drawn
-   into the page, pictures that open large, paper, and a search that shows words. */
+/* What the pages do beyond the theme: fades where a box goes on, code that wraps on a
+   phone, graphs that are drawn into the page, pictures that open large, paper, and a
+   search that shows words. */
 
 "use strict";
 
@@ -38,6 +39,28 @@ function watch() {
     fade(box);
     sizes.observe(box);
   }
+}
+
+// ---- code on a phone: a line that wraps goes on below its own indent (book.css) ----
+
+const PHONE = matchMedia("(max-width: 600px)");
+const CODE = "article div:not(.output) > div.highlight > pre:not(:has(> .line))";
+
+/* Pygments closes its spans at the end of each line. The indent leaves the flow, for a
+   line would break there; that of a docstring is inside its span, and stays. */
+function hang(code) {
+  const texts = code.textContent.split("\n");
+  const lines = code.innerHTML.split("\n").map((line, i) => {
+    const [indent, outside] = [texts[i], line].map((part) => part.search(/[^ ]|$/));
+    const style = `--indent: ${indent}ch; --inside: ${indent - outside}ch`;
+    const taken = line.replace(/^ +/, '<span class="indent">$&</span>');
+    return `<span class="line" style="${style}">${taken}\n</span>`;
+  });
+  code.innerHTML = (texts.at(-1) ? lines : lines.slice(0, -1)).join("");
+}
+
+function wrap() {
+  if (PHONE.matches) document.querySelectorAll(CODE).forEach(hang);
 }
 
 // ---- graphs: vitutils puts them into the page as pictures ----
@@ -191,6 +214,8 @@ addEventListener("DOMContentLoaded", () => {
   document.addEventListener("click", openLarge);
   name();
   print();
+  wrap();
+  PHONE.addEventListener("change", wrap);
   watch();
   const scrolled = (event) => event.target.matches?.(WIDE) && fade(event.target);
   document.addEventListener("scroll", scrolled, { capture: true, passive: true });
