@@ -431,7 +431,11 @@ def test_what_is_wrong_is_said_in_a_line(
         ("--init OLD", "old.safetensors does not say how its images are normalized"),
         ("--init TEACHER --mean .5 .5 .5", "tells its own mean"),
         ("--init torchvision/vit_b_15", "no classifier vit_b_15: perhaps vit_b_16"),
-        ("--init timm/resnet19", "timm has no model resnet19: perhaps resnet1"),
+        ("--init timm/resnet19", "timm has no resnet19: perhaps resnet"),
+        (
+            "--init timm/resnet18.x_in1k",
+            "timm has no resnet18.x_in1k: perhaps resnet18",
+        ),
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
         ("--init ODD", "heads unknown for embed_dim 24: give num_heads"),
         ("--init MLP", "mlp.safetensors holds a MLP, no model of images"),

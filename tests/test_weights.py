@@ -1,5 +1,6 @@
 """Models from anywhere, with what they want of images."""
 
+import re
 import sys
 from dataclasses import replace
 
@@ -313,7 +314,9 @@ def test_torchvisions_models_load_with_the_weights_of_a_file(regnet, tmp_path):
     model, told = load_weights("torchvision/regnet_y_400mf", weights=other, **given)
     assert (told.mean, told.std) == ((0.5,) * 3, (0.2,) * 3)
     torch.testing.assert_close(model(images), theirs(images))
-    with pytest.raises(ValueError, match=r"no weights of torchvision/alexnet: missing"):
+    with pytest.raises(
+        ValueError, match=r"no weights of torchvision/alexnet: .*Missing"
+    ):
         load_weights("torchvision/alexnet", weights=path)
 
 
@@ -331,13 +334,44 @@ def test_torchvisions_own_weights_are_looked_for_where_published_ones_are(
     torch.testing.assert_close(model(images), theirs(images))
 
 
+def test_old_files_of_torchvision_load(tmp_path):
+    """DenseNet's have other names, and none of 2017 counts batches."""
+    torch.manual_seed(0)
+    theirs = models.densenet121(num_classes=3).eval()
+    old = {
+        re.sub(r"(denselayer\d+\.(?:norm|conv))(\d)", r"\1.\2", key): value
+        for key, value in theirs.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "old.pth")
+    model, _ = load_weights("torchvision/densenet121", weights=tmp_path / "old.pth")
+    images = torch.randn(1, 3, 32, 32)
+    torch.testing.assert_close(model(images), theirs(images))
+
+
+def test_inception_turns_images_as_its_own_weights_want_it(tmp_path, monkeypatch):
+    built = {}
+
+    def build(name, **given):
+        built.update(given, name=name)
+        return models.squeezenet1_1()
+
+    torch.save(models.squeezenet1_1().state_dict(), tmp_path / "toy.pth")
+    monkeypatch.setattr(models, "get_model", build)
+    load_weights("torchvision/googlenet", weights=tmp_path / "toy.pth")
+    assert built["transform_input"] is True
+
+
 @pytest.mark.parametrize("file", ["not a file", b"\x80\x04cos\nsystem\n(S'true'\ntR."])
 def test_code_in_weights_of_other_libraries_is_not_run(tmp_path, file):
     path = tmp_path / "evil.pth"
     path.write_bytes(file.encode() if isinstance(file, str) else file)
     for name in ("torchvision/resnet18", "timm/resnet18"):
-        with pytest.raises(ValueError, match="not a whole file of weights alone"):
+        with pytest.raises(ValueError, match=r"evil\.pth: not a whole file of weights"):
             load_weights(name, weights=path)
+        with pytest.raises(FileNotFoundError, match=r"no file gone\.pth"):
+            load_weights(name, weights="gone.pth")
 
 
 def test_timms_models_load_with_the_weights_of_a_file(tmp_path):

@@ -164,7 +164,7 @@ def fault(path: Path) -> str | None:
     if not has_its_hash(path):
         return "has another hash than the published file"
     try:
-        read(path, NUMBERS)  # the only check of files without a hash
+        read(path, kinds=NUMBERS)  # the only check of files without a hash
     except ValueError as error:
         return f"is {error}"
     return None

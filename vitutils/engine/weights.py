@@ -18,9 +18,14 @@ from torchvision import models
 from vitutils.data.files import pair
 from vitutils.data.preprocessing import LUMINANCE, Preprocessing
 from vitutils.data.splits import generator
-from vitutils.engine.checkpoints import is_checkpoint, load_model, read_preprocessing
+from vitutils.engine.checkpoints import (
+    existing,
+    is_checkpoint,
+    load_model,
+    read_preprocessing,
+)
 from vitutils.engine.published import Published, entry, fetched, read
-from vitutils.engine.strangers import NUMBERS, check_fit, listed, shown
+from vitutils.engine.strangers import NUMBERS, listed, shown
 from vitutils.pretrained import convert, load_pretrained, renormalize
 from vitutils.vit import VisionTransformer
 
@@ -243,11 +248,12 @@ def of_torchvision(
         crop=size / resized,
         interpolation=made.interpolation.value,
     )
-    state = read(Path(file) if file else fetched(name, told), NUMBERS)
+    state = read_file(file or fetched(name, told))
     old = r"(denselayer\d+\.(?:norm|conv))\.(?=\d)"  # of DenseNet's own files
     state = {re.sub(old, r"\1", key): value for key, value in state.items()}
-    # Their Inception networks make images of their own, where their own weights are.
-    own = {"transform_input": True} if name in ("googlenet", "inception_v3") else {}
+    own = {}
+    if name in ("googlenet", "inception_v3"):  # whose weights want other images
+        own = {"transform_input": True, "init_weights": False}
     model = filled(partial(models.get_model, name, **own), state, f"torchvision/{name}")
     told = images_of(told, (size, size))
     if file is None:
@@ -261,11 +267,13 @@ def of_timm(name: str, file: str | Path | None) -> tuple[nn.Module, Preprocessin
         timm = importlib.import_module("timm")
     except ImportError as error:
         raise ValueError(f"timm/{name} needs timm: pip install timm") from error
-    if not timm.is_model(name):
-        known = timm.list_models()
-        raise ValueError(f"timm has no model {shown(name)}: {alike(name, known)}")
+    try:
+        timm.get_pretrained_cfg(name, allow_unregistered=False)
+    except RuntimeError as error:
+        known = [*timm.list_pretrained(), *timm.list_models()]
+        raise ValueError(f"timm has no {shown(name)}: {alike(name, known)}") from error
     if file:
-        state = read(Path(file), NUMBERS)
+        state = read_file(file)
         model = filled(partial(timm.create_model, name), state, f"timm/{name}")
     else:
         try:
@@ -285,9 +293,19 @@ def of_timm(name: str, file: str | Path | None) -> tuple[nn.Module, Preprocessin
         made["crop_pct"],
         "bicubic" if smooth else "bilinear",
     )
-    if file is None and model.num_classes == 1000 and "in1k" in name:
+    tag = model.pretrained_cfg.get("tag") or ""
+    if file is None and model.num_classes == 1000 and "in1k" in tag:
         told = replace(told, classes=imagenet_classes())
     return model, told
+
+
+def read_file(path: str | Path) -> dict[str, Tensor]:
+    """Read weights of any model; an error names their file."""
+    path = existing(Path(path).expanduser())
+    try:
+        return read(path, kinds=NUMBERS)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def filled(build: Callable, state: dict[str, Tensor], name: str) -> nn.Module:
@@ -304,12 +322,11 @@ def filled(build: Callable, state: dict[str, Tensor], name: str) -> nn.Module:
     others = {state[k].shape[0] for k in heads if state[k].shape[1:] == shapes[k][1:]}
     if len(others) == 1 and others != {1000}:
         model = build(num_classes=others.pop())
-        shapes = {key: value.shape for key, value in model.state_dict().items()}
     try:
-        check_fit(state, shapes)
-    except ValueError as error:
-        raise ValueError(f"these are no weights of {name}: {error}") from error
-    model.load_state_dict(state)
+        model.load_state_dict(state)  # their models also know older names
+    except RuntimeError as error:
+        words = shown(" ".join(str(error).split()), 300)
+        raise ValueError(f"these are no weights of {name}: {words}") from error
     return model
 
 
