@@ -314,6 +314,8 @@ def test_torchvisions_models_load_with_the_weights_of_a_file(regnet, tmp_path):
     model, told = load_weights("torchvision/regnet_y_400mf", weights=other, **given)
     assert (told.mean, told.std) == ((0.5,) * 3, (0.2,) * 3)
     torch.testing.assert_close(model(images), theirs(images))
+    with pytest.raises(ValueError, match="wants 3 values of mean"):
+        load_weights("torchvision/regnet_y_400mf", weights=other, mean=[0.5], std=[0.2])
     with pytest.raises(
         ValueError, match=r"no weights of torchvision/alexnet: .*Missing"
     ):

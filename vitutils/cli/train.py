@@ -3,6 +3,8 @@
     vitutils train fashion_mnist
     vitutils train cifar10 --model convnet --folder runs/cnn
     vitutils train cifar10 --model deit --teacher runs/cnn/best.safetensors
+    vitutils train imagenet_deit_small --data imagenet --model deit \\
+        --teacher torchvision/regnet_y_16gf
     torchrun --nproc-per-node=8 -m vitutils train imagenet_deit_small --data imagenet
 
 `python -m vitutils train` is the same command. A preset sets options, and each can be

@@ -80,10 +80,6 @@ def load_weights(
     told = None
     if library in LIBRARIES and kind and not Path(name).exists():
         model, told = LIBRARIES[library](kind, weights)
-        if weights is not None:  # trained by somebody, as the library's or otherwise
-            told = replace(
-                told, mean=tuple(mean or told.mean), std=tuple(std or told.std)
-            )
         model = as_ours(model.eval(), told)
     elif weights is not None:
         raise ValueError(
@@ -103,11 +99,16 @@ def load_weights(
         told = asked_for(name, model, image_size, mean, std)
     for word, value in (("mean", mean), ("std", std)):
         own = getattr(told, word)
-        if value is not None and tuple(value) != own:
+        if value is None or tuple(value) == own:
+            continue
+        if len(value) != len(own):
+            raise ValueError(f"{name} wants {len(own)} values of {word} (--{word})")
+        if weights is None:
             raise ValueError(
                 f"{name} tells its own {word}, {' '.join(map(str, own))}: leave out "
                 f"{word} (--{word})"
             )
+        told = replace(told, **{word: tuple(value)})  # trained by somebody otherwise
     return Weights(model, told)
 
 
