@@ -75,6 +75,21 @@ def test_a_photo_is_read_as_timm_evaluates_its_weights(tmp_path, name):
     torch.testing.assert_close(mine, theirs, atol=1e-6, rtol=0)
 
 
+@pytest.mark.parametrize("size", [24, (24, 36), (36, 24), (7, 25)])
+def test_a_photo_is_read_as_the_data_that_a_model_learned_from(tmp_path, size):
+    """A model of the book predicts on what it would see in its own test images."""
+    for part in ("train", "test"):
+        for name in ("a", "b"):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i, sides in enumerate([(37, 53), (61, 29), (24, 24), (90, 91)]):
+                photo(*sides).save(tmp_path / part / name / f"{i}.png")
+    data = load(tmp_path, image_size=size)
+    images, _ = next(data.test.batches(8))
+    paths = sorted((tmp_path / "test").glob("*/*.png"))
+    read = torch.stack([data.preprocessing.read(path) for path in paths])
+    torch.testing.assert_close(read, images, atol=1e-5, rtol=0)
+
+
 def test_crops_of_the_publishers_evaluations():
     """DeiT resizes to int(size / 0.875) in its main.py, DINOv2 to 256 for 224."""
     for name, told in PUBLISHED.items():
