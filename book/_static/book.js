@@ -194,6 +194,12 @@ function showWords() {
     page.querySelectorAll(BESIDE).forEach((part) => part.remove());
     return plain(page.documentElement.outerHTML, anchor);
   };
+  const excerpt = Search.makeSearchSummary;
+  Search.makeSearchSummary = (...found) => {
+    const shown = excerpt(...found); // cut amid a word at both ends
+    if (shown) shown.textContent = shown.textContent.replace(/^\.{3}\S*|\S*\.{3}$/g, "…");
+    return shown;
+  };
 }
 
 // ---- the theme's frame, for those who listen: names that hold what is seen ----
