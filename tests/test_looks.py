@@ -17,6 +17,7 @@ WIDTHS = {"light": (360, 390, 768, 820, 1280), "dark": (360, 768, 1280)}
 BLOCK = next(page for page in CHAPTERS if page.endswith("04_block"))
 MAPS = next(page for page in CHAPTERS if page.endswith("attention_maps"))
 LARGEST = next(page for page in CHAPTERS if page.endswith("distillation_token"))
+TRAINING = next(page for page in CHAPTERS if page.endswith("08_training"))
 FONTS = ROOT / "book" / "_static" / "fonts"
 AXE = ROOT / ".venv" / "axe" / "node_modules" / "axe-core" / "axe.min.js"
 NO_AXE = "no axe-core found: install npm and run .ci/run"
@@ -248,8 +249,9 @@ GAPS = """() => [...document.querySelectorAll('.cell_output > * + *')]
   .map(([below, above]) => below.top - above.bottom)"""
 
 
-def test_outputs_keep_a_distance_and_are_no_inputs(browser, site):
-    with opened(browser, site, LARGEST) as (tab, _):
+@pytest.mark.parametrize("page", [LARGEST, TRAINING])
+def test_outputs_keep_a_distance_and_are_no_inputs(browser, site, page):
+    with opened(browser, site, page) as (tab, _):
         gaps = tab.evaluate(GAPS)
         assert gaps and min(gaps) >= 12
         ground = "e => getComputedStyle(e).backgroundColor"
