@@ -54,8 +54,9 @@ images: the intervals speak of other draws from these, not of other data.
 **Where from?** Small parts behind the main one, three or five of its seeds (``PARTS``):
 a teacher with more images; controls (labels smoothed instead of taught; the teacher
 asked about the whole image, not the crop); crop sizes; half and twice the epochs, where
-"none" for twice as long is what the teacher's time would also buy; and beside the paper's table 8 and 6 SGD with a rate
-of its own, the paper's recipe with one piece missing, and transfer to two other sets.
+"none" for twice as long is what the teacher's time would also buy; and beside the
+paper's tables 6 and 8 SGD with a rate of its own, the paper's recipe with one piece
+missing (at the rate of "none"), and transfer to two other sets.
 
 Trained teachers, and students for the transfer, lie in runs/distillation. All compute
 in bf16: where a processor has no instructions for it, that takes several times as long.
