@@ -25,6 +25,7 @@ import vitutils
 from experiments import cifar10
 from vitutils import processes
 from vitutils.__main__ import main as main_of_all
+from vitutils.cli import predict
 from vitutils.cli.options import explained, how_to_read
 from vitutils.cli.parts import CROPS, load_data, make_model
 from vitutils.cli.presets import PRESETS
@@ -96,7 +97,13 @@ def test_a_run_keeps_its_best_weights_and_its_result(folder, tmp_path, capsys):
     told = load_weights(run / "best.safetensors").preprocessing
     assert told == load(folder).preprocessing and told.classes == ("lower", "upper")
     assert result["test_accuracy"] == evaluate(best, load(folder).test).accuracy
-    assert "of the test images" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "of the test images" in said
+    *_, line = said.splitlines()
+    *command, photo, _, weights = shlex.split(line)
+    assert (command, photo) == (["vitutils", "predict"], "PHOTO")
+    assert predict.main([str(folder / "test/upper/0.png"), "--weights", weights]) == 0
+    assert "upper" in capsys.readouterr().out
     assert main(words) == 1
     assert (
         "resume it (resume=True, or --resume in the command line)"

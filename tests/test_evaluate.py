@@ -13,8 +13,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small import CLASSES, photo, small
-from torchvision import transforms
-from torchvision.models import get_weight
+from torchvision import models, transforms
 from torchvision.transforms import v2
 
 from vitutils.cli import evaluate as command
@@ -172,7 +171,7 @@ def of_deit():
 @pytest.mark.parametrize(
     ("name", "transform"),
     [
-        ("vit_b_16", lambda: get_weight("ViT_B_16_Weights.DEFAULT").transforms()),
+        ("vit_b_16", models.ViT_B_16_Weights.DEFAULT.transforms),
         ("deit_small_distilled_patch16_224", of_deit),
         ("augreg_s_16", of_timm),
     ],
@@ -283,6 +282,16 @@ def test_other_sizes_and_channels_are_converted():
         expected = change(gray[:3].float() / 255).expand(-1, 3, -1, -1)
         expected = v2.functional.normalize(expected, [*mean], [*std])
         torch.testing.assert_close(images, expected, atol=1e-5, rtol=0)
+
+
+def test_another_librarys_model_is_judged_too(tmp_path, capsys):
+    file = tmp_path / "squeezed.pth"
+    torch.save(models.squeezenet1_1(num_classes=3).state_dict(), file)
+    photos(tmp_path / "photos", CLASSES, each=1)
+    words = ["--weights", "torchvision/squeezenet1_1", "--file", str(file)]
+    assert main([str(tmp_path / "photos"), *words]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("3 images") and "have no names" in err
 
 
 def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, weights, capsys):

@@ -28,8 +28,12 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     group.add_argument(
         "--weights",
         help="a checkpoint of `vitutils train`, such as runs/NAME/best.safetensors; "
-        "another library's file; an .onnx file of `vitutils export`; or a published "
-        f"name, fetched once: {', '.join(PUBLISHED)}",
+        "another library's file; an .onnx file of `vitutils export`; torchvision/NAME "
+        "or timm/NAME, a classifier of these; or a published name, fetched once: "
+        f"{', '.join(PUBLISHED)}",
+    )
+    group.add_argument(
+        "--file", help="weights of your own for torchvision/NAME or timm/NAME"
     )
     group.add_argument(
         "--mean",
@@ -66,6 +70,7 @@ def load(options: argparse.Namespace) -> Weights:
     size = options.image_size
     return load_weights(
         options.weights,
+        weights=options.file,
         num_heads=options.num_heads,
         image_size=size and pair(size),
         mean=options.mean,

@@ -76,7 +76,11 @@ def run(options: argparse.Namespace) -> int:
     model, wanted = load(options)
     model.to(device)
     part, split, classes = labelled(options, wanted)
-    known = wanted.classes or range(model.config["num_classes"])
+    known = wanted.classes
+    if not known:
+        black = torch.zeros(1, len(wanted.mean), *wanted.image_size, device=device)
+        with torch.inference_mode():
+            known = range(model(black).shape[1])
     rows = indices(classes, known, options)
     known = wanted.classes or classes
     fed = Fed(split, torch.tensor(rows), wanted)

@@ -79,7 +79,10 @@ def run(options: argparse.Namespace) -> int:
     weights = load(options)
     model, wanted = weights.model.to(device), weights.preprocessing
     if options.attention and not hasattr(model, "embeddings"):
-        raise ValueError(f"{options.weights} attends to nothing: leave out --attention")
+        raise ValueError(
+            f"{options.weights} is no ViT of this book, whose attention could be "
+            "drawn: leave out --attention"
+        )
     taken = {Path(path).resolve() for path in paths}  # no map over a photo
     read = colored = 0
     for start in range(0, len(paths), BATCH):

@@ -340,6 +340,11 @@ def measured(
             f"second, {last['waiting']:.1%} of the time waiting for images; see "
             f"{folder}/result.json"
         )
+        weights = shlex.quote(f"{folder}/best.safetensors")
+        print(
+            f"The best model is {weights}. Try it on a photo:\n"
+            f"  vitutils predict PHOTO --weights {weights}"
+        )
     return result
 
 

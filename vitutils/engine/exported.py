@@ -173,9 +173,7 @@ class Exported(nn.Module):
 
     def __init__(self, path: Path) -> None:
         super().__init__()
-        session = runtime()(path)
-        self.run = runner(session)
-        self.config = {"num_classes": session.get_outputs()[0].shape[-1]}
+        self.run = runner(runtime()(path))
         self.place = nn.Parameter(torch.empty(0), requires_grad=False)  # the CPU
 
     def forward(self, images: Tensor) -> Tensor:
