@@ -1,6 +1,9 @@
 """The command's first and last seconds: Ctrl-C at any time is a line."""
 
+import importlib
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vitutils.__main__ import start
+from vitutils.__main__ import COMMANDS, main, start
 
 STOPS = [signal.SIGINT, signal.SIGTERM]
 
@@ -82,3 +85,26 @@ def test_training_is_stopped_in_a_line_at_any_time(tmp_path, seconds):
     _, words = process.communicate(timeout=60)
     assert process.returncode == 130
     assert words.startswith("stopped") and words.count("\n") == 1
+
+
+def lines_of(path):
+    """Return the lines of a page's blocks of code that call the command."""
+    return re.findall(r"(?m)^vitutils (\w+) (.*)$", path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("page", ["README.md", "book/commands.md"])
+def test_the_lines_of_the_pages_are_understood(root, page, monkeypatch):
+    caught = []
+
+    def run(options, *_):
+        caught.append(options)
+        return 0
+
+    for name in COMMANDS:
+        module = importlib.import_module(f"vitutils.cli.{name}")
+        monkeypatch.setattr(module, "run", run)
+    lines = lines_of(root / page)
+    assert {name for name, _ in lines} == {*COMMANDS}
+    for name, words in lines:
+        assert main([name, *shlex.split(words)]) == 0
+    assert len(caught) == len(lines)
