@@ -508,18 +508,21 @@ def test_a_run_that_is_cut_counts_its_time_as_if_it_were_not(data, tmp_path, clo
     assert again[1] == whole[1]
 
 
-def test_the_first_of_equally_good_models_is_kept(data, tmp_path, monkeypatch):
-    accuracies = [0.5, 0.7, 0.7, 0.6, 0.8]
+def test_of_equally_accurate_models_the_first_of_the_lowest_loss_is_kept(
+    data, tmp_path, monkeypatch
+):
+    told = [(0.5, 1.0), (0.7, 0.9), (0.7, 0.9), (0.7, 0.8), (0.6, 0.1), (0.8, 2.0)]
     kept = []
 
     class Told(Step):
         def validate(self, split):
-            return super().validate(split)._replace(accuracy=accuracies[run.epoch])
+            accuracy, loss = told[run.epoch]
+            return super().validate(split)._replace(accuracy=accuracy, loss=loss)
 
     monkeypatch.setattr(run_module, "save_model", lambda *_: kept.append(run.epoch))
     run = FolderRun(tmp_path)
-    fit(small_vit(), data, run=run, step=Told, **SETTINGS | {"epochs": 5})
-    assert kept == [1, 2, 5]
+    fit(small_vit(), data, run=run, step=Told, **SETTINGS | {"epochs": 6})
+    assert kept == [1, 2, 4, 6]
 
 
 def test_what_changes_no_weight_may_differ_when_a_run_goes_on(data, tmp_path):

@@ -27,12 +27,13 @@ SAVE_EVERY = 600  # seconds, where an epoch takes longer
 class FolderRun(Run):
     """A run of ``fit`` that keeps its files in a folder.
 
-    The folder gets the best model by validation accuracy (``best.safetensors``; before
-    the first validation, the model as it is), the state to resume from (``last.pt``,
-    after the first step, each epoch and every ten minutes), and TensorBoard's curves.
-    Where several processes train, the first one keeps the files. Ctrl-C, or SIGTERM,
-    ends the run when the step is done and saved; a second Ctrl-C ends it at once. The
-    folder is locked (``.lock``) while ``fit`` is at work: one run at a time may use it.
+    The folder gets the best model by validation accuracy, of equal ones that of the
+    lower loss (``best.safetensors``; before the first validation, the model as it is),
+    the state to resume from (``last.pt``, after the first step, each epoch and every
+    ten minutes), and TensorBoard's curves. Where several processes train, the first one
+    keeps the files. Ctrl-C, or SIGTERM, ends the run when the step is done and saved; a
+    second Ctrl-C ends it at once. The folder is locked (``.lock``) while ``fit`` is at
+    work: one run at a time may use it.
 
     Args:
         folder: of this run.
@@ -225,7 +226,8 @@ class FolderRun(Run):
         super().end_epoch(validation)
         self.write("validation/loss", validation.loss)
         self.write("validation/accuracy", validation.accuracy)
-        if validation.accuracy > self.best:
+        latest, *earlier = map(rank, reversed(self.history))
+        if all(latest > row for row in earlier):
             self.best = validation.accuracy
             self.keep_model()
         self.save()
@@ -263,6 +265,11 @@ class FolderRun(Run):
     def write(self, name: str, value: float) -> None:
         if self.keeps:
             self.curves.add(name, value, self.step)
+
+
+def rank(row: dict) -> tuple[float, float]:
+    """Return what is larger for the better of two epochs."""
+    return row["val_accuracy"], -row["val_loss"]
 
 
 def shared_settings(step: Step, settings: dict, setup: dict) -> dict:
