@@ -1,0 +1,366 @@
+"""The laboratory: its mathematics against PyTorch's, its files, and its page."""
+
+import copy
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import laboratory
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from laboratory import LAB, MODELS, TEST_IMAGES, rounded
+from playwright.sync_api import expect
+from test_book import opened
+from test_looks import AXE, BARRIERS, faults
+
+from vitutils.data import DATA, load
+from vitutils.deit import DistilledVisionTransformer
+from vitutils.engine.checkpoints import load_model, read_preprocessing
+from vitutils.train import Step, parameter_groups, warmup_cosine
+from vitutils.vit import VisionTransformer
+
+TINY = {
+    "image_size": 8,
+    "patch_size": 2,
+    "in_channels": 1,
+    "num_classes": 10,
+    "embed_dim": 32,
+    "depth": 2,
+    "num_heads": 4,
+    "mlp_dim": 64,
+}
+# Read the page's scripts as a browser does, a file's data by `load`; then run `source`.
+PROGRAM = """
+const fs = require("fs"), vm = require("vm"), folder = process.argv[1];
+const utf16 = new TextDecoder("utf-16le");
+const read = (name) => utf16.decode(fs.readFileSync(folder + name));
+const run = (name) => vm.runInThisContext(fs.readFileSync(folder + name, "utf8"));
+["vit.js", "state.js"].forEach(run);
+lab.load = (name) => new Promise((resolve) => {
+  lab.waiting[name] = resolve;
+  vm.runInThisContext(read(name + ".js"));
+});
+const math = lab.mathematics();
+const modelOf = ({ config, parameters }) => {
+  for (const name in parameters)
+    parameters[name] = Float32Array.from(parameters[name].flat(9));
+  return { config, parameters };
+};
+const plain = (value) => ArrayBuffer.isView(value) ? [...value]
+  : Array.isArray(value) ? value.map(plain)
+  : value && typeof value === "object"
+  ? Object.fromEntries(Object.entries(value).map(([key, part]) => [key, plain(part)]))
+  : value;
+(async (given) => { %s })(JSON.parse(fs.readFileSync(0))).then(
+  (found) => process.stdout.write(JSON.stringify(plain(found))));
+"""
+
+
+def run_js(source, **given):
+    """Run JavaScript beside the page's scripts, `math` and `given`."""
+    if not shutil.which("node"):
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "no node: install nodejs"
+        )
+    command = ["node", "-e", PROGRAM % source, f"{LAB}/"]
+    done = subprocess.run(
+        command, input=json.dumps(given), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def described(model):
+    """Return a model as vit.js has it."""
+    distilled = isinstance(model, DistilledVisionTransformer)
+    parameters = {key: value.tolist() for key, value in model.state_dict().items()}
+    return {"config": model.config | {"distilled": distilled}, "parameters": parameters}
+
+
+def images_for(name, count):
+    """Return (pixels from 0 to 255, the model's normalized images)."""
+    path = DATA / "checkpoints" / f"{name}.safetensors"
+    wanted = read_preprocessing(path, {})
+    if name.endswith("cifar10"):
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(256, (count, 3, 32, 32), generator=generator)
+    else:
+        pixels = load("fashion_mnist").test.images[:count]
+    return pixels, wanted.normalize(pixels)
+
+
+# ---- the mathematics ----
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_logits_are_the_checkpoints(name):
+    count = 8 if name.endswith("cifar10") else 24
+    pixels, images = images_for(name, count)
+    found = run_js(
+        """const model = await lab.model(given.name);
+        return given.pixels.map((pixels) => {
+          const trace = math.forward(model, lab.normalize(pixels.flat(9), model));
+          const lens = math.lens(model, trace).at(-1).answer;
+          return { answer: trace.answer, logits: trace.logits, lens };
+        });""",
+        name=name,
+        pixels=pixels.tolist(),
+    )
+    model = load_model(DATA / "checkpoints" / f"{name}.safetensors")
+    with torch.no_grad():
+        expected = model(images)
+        answers = torch.tensor([each["answer"] for each in found])
+        assert (answers - expected).abs().max() < 1e-3
+        assert [each["lens"] for each in found] == [each["answer"] for each in found]
+        if name.startswith("deit"):
+            both = torch.tensor([each["logits"] for each in found])
+            heads = torch.stack(model.both_heads(images)[:2], dim=1)
+            assert (both - heads).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("cls", [VisionTransformer, DistilledVisionTransformer])
+def test_every_gradient_is_autograds(cls):
+    torch.manual_seed(0)
+    model = cls(**TINY)
+    for parameter in model.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)  # no zeros, no ones
+    images, labels = torch.randn(5, 1, 8, 8), torch.arange(5)
+    found = run_js(
+        """const model = modelOf(given.model);
+        const trace = math.forward(model, Float32Array.from(given.images.flat(9)));
+        const slopes = trace.logits.map(
+          (each) => math.crossEntropy(each, given.labels).slopes);
+        return math.backward(model, trace, slopes);""",
+        model=described(model),
+        images=images.tolist(),
+        labels=labels.tolist(),
+    )
+    output = model.train()(images)
+    both = output if isinstance(output, tuple) else (output,)
+    sum(F.cross_entropy(logits, labels) for logits in both).backward()
+    assert found.keys() == model.state_dict().keys()
+    for key, parameter in model.named_parameters():
+        gradient = torch.tensor(found[key]).view_as(parameter)
+        tolerance = 1e-5 * parameter.grad.abs().max() + 1e-7
+        assert (gradient - parameter.grad).abs().max() < tolerance, key
+
+
+def test_twenty_steps_give_pytorchs_losses():
+    torch.manual_seed(0)
+    model, steps, warmup = VisionTransformer(**TINY), 20, 4
+    with np.load(DATA / "digits" / "digits.npz") as file:
+        images = torch.from_numpy(file["images"][:640]).float().view(20, 32, 1, 8, 8)
+        labels = torch.from_numpy(file["labels"][:640]).long().view(20, 32)
+    images = images / 8 - 1
+    found = run_js(
+        """const model = modelOf(given.model), step = math.adamW(model.parameters);
+        return given.images.map((batch, i) => {
+          const trace = math.forward(model, Float32Array.from(batch.flat(9)));
+          const { loss, slopes } = math.crossEntropy(trace.answer, given.labels[i]);
+          const gradients = math.backward(model, trace, [slopes]);
+          math.clip(gradients);
+          step(gradients, 3e-3 * math.warmupCosine(i, 20, 4));
+          return loss;
+        });""",
+        model=described(model),
+        images=images.tolist(),
+        labels=labels.tolist(),
+    )
+    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=3e-3)
+    schedule = warmup_cosine(optimizer, steps=steps, warmup_steps=warmup)
+    learn = Step(
+        model,
+        optimizer,
+        schedule,
+        loss_fn=lambda logits, labels, _: F.cross_entropy(logits, labels),
+        clip_norm=1.0,
+    )
+    expected = []
+    for batch in zip(images, labels, strict=True):
+        expected.append(learn.gradient(*batch))
+        learn.update()
+    assert expected[-1] < 0.9 * expected[0]
+    assert np.abs(np.array(found) - expected).max() < 1e-4
+
+
+# ---- the switches ----
+
+
+def without_residual(self, x, context=None, *, need_weights=False):
+    attended, weights = self.attn(self.norm1(x), need_weights=True)
+    return self.mlp(self.norm2(attended)), weights
+
+
+def over_queries(q, k, v, mask=None):
+    weights = (q @ k.transpose(-2, -1) / q.shape[-1] ** 0.5).softmax(dim=-2)
+    return weights @ v, weights
+
+
+def zero(*layers):
+    for layer in layers:
+        layer.weight.data.zero_()
+        layer.bias.data.zero_()
+
+
+def broken_by_hand(model, name):
+    """Do to a model what a switch of the page does."""
+    blocks, D = model.encoder.blocks, model.config["embed_dim"]
+    if name == "noPositions":
+        model.embeddings.pos_embed.data.zero_()
+    for i, block in enumerate(blocks):
+        qkv = block.attn.qkv
+        if name == "noScaling":
+            qkv.weight.data[:D] *= 4  # the root of a head's width, 16
+            qkv.bias.data[:D] *= 4
+        if name == "oneProjection":
+            qkv.weight.data = qkv.weight.data[:D].repeat(3, 1)
+            qkv.bias.data = qkv.bias.data[:D].repeat(3)
+        if name == "wrongAxis":
+            block.attn.attention.forward = over_queries
+        if name == "noResidual":
+            block.forward = without_residual.__get__(block)
+        if name == "noNorm":
+            block.norm1 = block.norm2 = torch.nn.Identity()
+        if i == 1 and name in ("1", "1.attn"):
+            zero(block.attn.proj)
+        if i == 1 and name in ("1", "1.mlp"):
+            zero(block.mlp.fc2)
+        if i == 1 and name == "1.head.2":
+            block.attn.proj.weight.data[:, 32:48] = 0
+    if name == "noNorm":
+        model.encoder.norm = torch.nn.Identity()
+
+
+FLAGS = [
+    "noPositions",
+    "noScaling",
+    "oneProjection",
+    "wrongAxis",
+    "noResidual",
+    "noNorm",
+]
+SILENCED = ["1", "1.attn", "1.mlp", "1.head.2"]
+
+
+def test_each_switch_does_to_the_model_what_it_says():
+    pixels, images = images_for("vit_fashion_mnist", 4)
+    whole = load_model(DATA / "checkpoints" / "vit_fashion_mnist.safetensors")
+    for parameter in whole.parameters():  # no residual makes much of the rounding
+        parameter.data = torch.from_numpy(rounded(parameter.detach().numpy()))
+    order = torch.randperm(16, generator=torch.Generator().manual_seed(0)).tolist()
+    found = run_js(
+        """const model = await lab.model("vit_fashion_mnist");
+        const images = given.pixels.map((each) => lab.normalize(each.flat(9), model));
+        const donor = math.forward(model, images[3]).blocks[1].out;
+        const cases = {
+          shuffle: { shuffle: given.order },
+          erased: { erased: new Set([5]), blank: [0] },
+          classToken: { classToken: { after: 2, token: donor } },
+        };
+        for (const name of given.flags) cases[name] = { [name]: true };
+        for (const name of given.silenced) cases[name] = { silenced: new Set([name]) };
+        for (const name in cases)
+          cases[name] = images.map(
+            (image) => math.forward(model, image, cases[name]).answer);
+        return cases;""",
+        pixels=pixels.tolist(),
+        order=order,
+        flags=FLAGS,
+        silenced=SILENCED,
+    )
+    shuffled, erased = images.clone(), images.clone()
+    for to, patch in enumerate(order):
+        rows, columns = slice(7 * (to // 4), 7 * (to // 4) + 7), slice(to % 4 * 7, None)
+        source = images[..., 7 * (patch // 4) :, patch % 4 * 7 :][..., :7, :7]
+        shuffled[..., rows, columns][..., :7] = source
+    erased[..., 7:14, 7:14] = 0
+    with torch.no_grad():
+        expected = {"shuffle": whole(shuffled), "erased": whole(erased)}
+        tokens = whole.embeddings(images)
+        for i, block in enumerate(whole.encoder.blocks):
+            if i == 2:
+                tokens[:, 0] = tokens[3, 0].clone()
+            tokens, _ = block(tokens)
+        expected["classToken"] = whole.head(whole.encoder.norm(tokens[:, 0]))
+        for name in FLAGS + SILENCED:
+            model = copy.deepcopy(whole)
+            broken_by_hand(model, name)
+            expected[name] = model(images, need_weights=True)[0]
+        assert found.keys() == expected.keys()
+        for name, logits in expected.items():
+            difference = (torch.tensor(found[name]) - logits).abs().max()
+            assert difference < 1e-3 + 1e-4 * logits.abs().max(), name
+            if name != "classToken":
+                assert (logits - whole(images)).abs().max() > 0.02, name
+
+
+# ---- the files and the page ----
+
+
+def test_images_and_digits_are_the_books():
+    made = {"clothes": laboratory.clothes_file(), "digits": laboratory.digits_file()}
+    for name, (header, data) in made.items():
+        found = run_js("return lab.load(given.name);", name=name)
+        assert found["header"] == json.loads(json.dumps(header))
+        assert bytes(found["bytes"]) == data
+    assert len(made["clothes"][0]["labels"]) == TEST_IMAGES
+
+
+@pytest.mark.slow(20)
+def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
+    weight = sum(file.stat().st_size for file in LAB.iterdir())
+    weight += (html / "book" / "laboratory.html").stat().st_size
+    assert weight <= 1_200_000
+    with opened(browser, html.as_uri(), "book/laboratory", width=390) as (tab, wrong):
+        tab.set_default_timeout(20_000)
+        lab = tab.locator("#laboratory")
+        answer = lab.locator("[role=tabpanel]:visible .lab-answer")
+        expect(answer).to_contain_text("Ankle boot, with 99 %. That is its label")
+        lab.get_by_role("tab", name="Run").focus()
+        tab.keyboard.press("ArrowRight")
+        tab.keyboard.press("Enter")
+        expect(answer).to_contain_text("Nothing is broken yet")
+        logits = lab.locator(".lab-bars:visible td.lab-number")
+        before = logits.all_inner_texts()
+        positions = lab.get_by_label("no positions")
+        positions.focus()
+        tab.keyboard.press("Space")
+        broken = logits.all_inner_texts()
+        assert broken[::2] == before[::2] and broken[1::2] != before[1::2]
+        lab.get_by_label("shuffle the patches").check()
+        assert logits.all_inner_texts() == broken  # a bag of patches has no order
+        lab.get_by_role("button", name="Count on 200 test images").click()
+        counted = lab.get_by_text("Right answers: whole 175 of 200 (88 %), broken")
+        counted.wait_for()
+
+        lab.get_by_role("tab", name="Look").click()
+        assert lab.get_by_text("The model is broken").is_visible()
+        lab.get_by_role("button", name="Mend it").click()
+        lab.get_by_role("gridcell", name="row 3, column 3").click()
+        assert lab.get_by_text("the patch in row 3, column 3 takes most").is_visible()
+        lab.get_by_role("tab", name="Learn").click()
+        lab.get_by_label("Passes").select_option("3")
+        lab.get_by_label("Blocks").select_option("1")
+        lab.get_by_role("button", name="Learn", exact=True).click()
+        expect(answer).to_contain_text("It has learned", timeout=120_000)
+        share = int(answer.inner_text().split(": ")[1].split()[0])
+        assert share >= 60
+        for link in lab.locator("a").evaluate_all("all => all.map(a => a.href)"):
+            file, anchor = link.removeprefix("file://").split("#")
+            assert f'id="{anchor}"' in Path(file).read_text(encoding="utf-8"), link
+        assert wrong == []
+
+        if AXE.is_file():  # it fetches style sheets, which a folder refuses
+            tab.add_script_tag(path=AXE)
+        for name in ("Break", "Look", "Learn"):
+            lab.get_by_role("tab", name=name).click()
+            if name == "Break":  # the wider tables are the DeiT's
+                lab.get_by_role("radio", name="DeiT for clothes").click()
+                lab.locator("[aria-busy]").wait_for(state="detached")
+            assert faults(tab) == {}
+            if AXE.is_file():
+                assert tab.evaluate(BARRIERS, None) == [], name
