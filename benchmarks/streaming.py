@@ -1,4 +1,4 @@
-"""Time StreamedSplit beside torchvision's ImageFolder and DataLoader, on the same files.
+"""Time StreamedSplit beside torchvision's ImageFolder and DataLoader, on the same data.
 
 Both decode, crop, resize, mirror and normalize the same JPEG photos for training, with
 the same number of worker processes and in batches of the same size. They take turns
@@ -89,9 +89,10 @@ def main() -> None:
             ours.append(rate(train.batches(options.batch, seed=number)))
             others.append(rate(loader))
         ratio = statistics.median(a / b for a, b in zip(ours, others, strict=True))
+        rates = [f"{statistics.median(rates):.0f}" for rates in (ours, others)]
         print(
-            f"{workers} workers, images a second: vitutils {statistics.median(ours):.0f}"
-            f", torchvision {statistics.median(others):.0f}, ratio {ratio:.2f}"
+            f"{workers} workers, images a second: vitutils {rates[0]}, torchvision "
+            f"{rates[1]}, ratio {ratio:.2f}"
         )
 
 

@@ -35,6 +35,7 @@ from vitutils.data.preprocessing import Preprocessing
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import load_model, save_model
+from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.published import PUBLISHED, Published
 from vitutils.engine.weights import load_weights
 from vitutils.mlp import MLP
@@ -164,6 +165,56 @@ def test_a_summary_comes_first_and_skipped_files_once(
     said = capsys.readouterr()
     assert said.out.index("IMG.heic") < said.out.index("epoch   1/2")
     assert not [w for w in recwarn if "heic" in str(w.message)]
+
+
+FINE = ["--freeze", "--layer-decay=0.5", "--class-weights=balanced", "--patience=9"]
+
+
+def test_a_fine_tuning_goes_on_bit_by_bit(folder, teacher, tmp_path, monkeypatch):
+    words = ["--data", str(folder), *SHORT, "--init", str(teacher), *FINE[1:]]
+    assert main([*words, "--folder", str(tmp_path / "whole")]) == 0
+    cut = [*words, "--folder", str(tmp_path / "cut")]
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderRun, "one_is_to_stop", lambda run: run.step == 7)
+        assert main(cut) == 130
+    assert main([*cut, "--resume", "--layer-decay=0.6"]) == 1
+    assert main([*cut, "--resume"]) == 0
+    whole, cut = (tmp_path / name / "best.safetensors" for name in ("whole", "cut"))
+    assert whole.read_bytes() == cut.read_bytes()
+
+
+@pytest.mark.parametrize("model", ["vit", "convnet"])
+def test_a_frozen_model_learns_with_its_head_alone(folder, tmp_path, model):
+    start, run = tmp_path / "start", tmp_path / "run"
+    words = ["--data", str(folder), *TINY, "--epochs=1", "--model", model]
+    assert main([*words, "--folder", str(start)]) == 0
+    init = start / "best.safetensors"
+    words = ["--data", str(folder), *SHORT, "--init", str(init), "--freeze"]
+    assert main([*words, "--folder", str(run), "--average=0.5"]) == 0
+    before, after = load_model(init), load_model(run / "best.safetensors")
+    changed = {
+        name
+        for name, value in after.state_dict().items()
+        if not torch.equal(value, before.state_dict()[name])
+    }
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_a_run_ends_where_patience_does(folder, tmp_path, capsys):
+    words = ["--data", str(folder), "--folder", str(tmp_path), *TINY]
+    words += ["--lr=1e-9", "--epochs=6", "--patience"]  # it learns nothing
+    assert main([*words, "2"]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert len(result["history"]) == 3
+    assert "no better in 2 epochs: the run ends" in capsys.readouterr().out
+    assert main([*words, "2", "--resume"]) == 0
+    assert (
+        json.loads((tmp_path / "result.json").read_text())["history"]
+        == (result["history"])
+    )
+    assert main([*words, "4", "--resume"]) == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert len(result["history"]) == 5
 
 
 def test_results_are_json_whatever_the_options(folder, tmp_path):
@@ -409,6 +460,8 @@ def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
         ("--precision fp16 --lr nan", "lr is nan"),
         ("--mixup nan", "mixup nan is not a number"),
         ("--seed -1", "seed is -1"),
+        ("--layer-decay 1.5", "layer_decay 1.5 is not in"),
+        ("--layer-decay 0.5 --model convnet", "is for a vit or deit: ConvNet"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
@@ -542,6 +595,9 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         ["cifar10", "--dropout", "9"],
         ["cifar10", "--image-size", "8x8x8"],
         ["cifar10", "--image-size", "8x0"],
+        ["cifar10", "--freeze"],
+        ["cifar10", "--patience", "0"],
+        ["cifar10", "--teacher", "cnn", "--class-weights", "balanced"],
         ["cifar10", "--distillation", "hard"],  # the teacher is forgotten
         ["cifar10", "--teacher", "cnn", "--balance", "0.5"],
         ["cifar10", "--teacher-weights", "cnn.pth"],

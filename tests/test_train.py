@@ -726,6 +726,7 @@ def test_the_defaults_of_fit_are_those_of_the_recipe():
     given = dict(batch_size=128, lr=1e-3, weight_decay=0.05, betas=(0.9, 0.999))
     given |= dict(warmup=0.1, clip_norm=1.0, label_smoothing=0.0, seed=0)
     given |= dict(loss_fn=None, device=None, progress=True, step=Step, run=None)
+    given |= dict(groups=parameter_groups)
     assert fit.__kwdefaults__ == given
     assert evaluate.__kwdefaults__ == {"batch_size": 500}
 

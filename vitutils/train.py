@@ -207,6 +207,8 @@ class Run:
     ``vitutils.engine.folder_run.FolderRun`` keeps that in a folder, and more.
     """
 
+    over = False  # True ends it after fewer epochs than asked for
+
     def __init__(self):
         self.step = self.epoch = self.batch = self.images = 0
         self.loss = self.seconds = self.stepping = self.waiting = 0.0
@@ -303,6 +305,7 @@ def fit(
     seed: int = 0,
     device: str | None = None,
     progress: bool = True,
+    groups: Callable[..., list[dict]] = parameter_groups,
     step: Callable[..., Step] = Step,
     run: Run | None = None,
 ) -> list[dict]:
@@ -325,6 +328,7 @@ def fit(
         seed: of order, crops and dropout; not of the initial weights.
         device: a torch device; None: CUDA, else MPS, else the CPU.
         progress: print a line an epoch.
+        groups: parts the parameters, as ``parameter_groups`` does.
         step: makes the step, as ``Step`` does.
         run: remembers how far it is; None: a new ``Run``, in memory.
 
@@ -347,7 +351,7 @@ def fit(
     model.to(device)
     steps = epochs * data.train.num_batches(batch_size)
     optimizer = torch.optim.AdamW(
-        parameter_groups(model, weight_decay),
+        groups(model, weight_decay),
         lr=lr,
         betas=betas,
         fused=device.type in ("cpu", "cuda"),
@@ -360,7 +364,7 @@ def fit(
         model, optimizer, schedule, loss_fn=loss_fn or smooth, clip_norm=clip_norm
     )
     with random_state_kept(device), run.open(step, settings):
-        while run.epoch < epochs:
+        while run.epoch < epochs and not run.over:
             model.train()
             order = {"seed": seed, "epoch": run.epoch, "start": run.batch}
             batches = step.batches(data.train, batch_size, **order, device=device)

@@ -61,13 +61,14 @@ from vitutils.data.splits import strengthen
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, soft_distillation
 from vitutils.engine.checkpoints import load_model
+from vitutils.engine.fine_tuning import balanced_cross_entropy, freeze, layer_groups
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.large_step import LargeStep, evaluate_together
 from vitutils.engine.machine import machine, write_json
 from vitutils.engine.precision import MixedPrecision
 from vitutils.engine.published import PUBLISHED
 from vitutils.engine.weights import load_weights
-from vitutils.train import fit
+from vitutils.train import fit, parameter_groups
 from vitutils.vit import VisionTransformer
 
 MIX = ("mixup", "cutmix")
@@ -77,9 +78,10 @@ LARGE_STEP = ("average", "accumulate", "precision")
 # What a resumed run shares beside the arguments of `fit`.
 SETUP = ("data", "image_size", "crop", "randaugment", "erase", "repeats", *MIX)
 SETUP += ("init", "teacher", "teacher_weights", "distillation", *SOFT, *NORMALIZATION)
+SETUP += ("freeze", "layer_decay", "class_weights")
 FILES = ("init", "teacher", "teacher_weights")  # compared by what they hold
 NEEDS = {
-    "init": NORMALIZATION,
+    "init": (*NORMALIZATION, "freeze"),
     "teacher": ("distillation", "teacher_weights", "teacher_mean", "teacher_std"),
 }
 TOLD = {"model", "widths", *VIT} - {"num_heads", *DROP}  # by --init
@@ -158,6 +160,25 @@ def make_parser() -> argparse.ArgumentParser:
     add_options(group, fit, FIT)
     add_options(group, LargeStep, LARGE_STEP)
     group.add_argument(
+        "--freeze",
+        action="store_true",
+        default=None,
+        help="train the head alone, and leave the rest of --init as it is",
+    )
+    group.add_argument(
+        "--layer-decay",
+        type=float,
+        help="learning rate of a block as a share of the next one's, as 0.75: lower "
+        "ones learn more slowly; one rate for all if not given",
+    )
+    group.add_argument(
+        "--class-weights",
+        choices=["balanced"],
+        help="let the images of rare classes count more, so that all classes count "
+        "the same; each image counts the same if not given",
+    )
+    add_options(group, FolderRun, ["patience"], {int: positive})
+    group.add_argument(
         "--seed", type=int, default=0, help="of weights, order and augmentation"
     )
     group.add_argument(
@@ -186,6 +207,8 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     given = {name for name, value in given.items() if value is not None}
     if given.intersection(SOFT) and options.distillation != "soft":
         parser.error("--temperature and --balance are of --distillation soft")
+    if options.class_weights and options.teacher:
+        parser.error("--class-weights is for labels alone: leave out --teacher")
     for needed, names in NEEDS.items():
         for name in names:
             if getattr(options, name) and not getattr(options, needed):
@@ -262,7 +285,9 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
     setup = picked(options, SETUP) | {"data": Path(options.data).name}
     setup |= {name: content(setup[name]) for name in FILES}
     device = device_of(options)
-    folder_run = FolderRun(options.folder, resume=options.resume, setup=setup)
+    folder_run = FolderRun(
+        **picked(options, ("folder", "resume", "patience")), setup=setup
+    )
     with folder_run.owned():
         data = load_data(options)
         if data.test is not None:
@@ -279,6 +304,15 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
                 "a deit learns from a teacher: give --teacher"
                 + ("" if options.init else ", or take --model vit")
             )
+        if options.freeze:
+            freeze(model)
+        if options.class_weights:
+            loss_fn = balanced_cross_entropy(
+                data.train.labels, data.num_classes, options.label_smoothing
+            )
+        groups = parameter_groups
+        if options.layer_decay is not None:
+            groups = partial(layer_groups, **picked(options, ("lr", "layer_decay")))
         if options.compile:
             model.compile()
         mix = mixing(data.num_classes, **picked(options, MIX))
@@ -288,6 +322,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
             **picked(options, FIT) | {"device": device},
             seed=options.seed,
             loss_fn=loss_fn,
+            groups=groups,
             step=partial(LargeStep, **picked(options, LARGE_STEP), mix=mix),
             run=folder_run,
         )

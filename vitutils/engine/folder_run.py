@@ -20,7 +20,8 @@ from vitutils.train import Evaluation, Run, Step
 COUNTERS = ("step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping")
 COUNTERS += ("waiting", "history")
 FILES = ("last.pt", "best.safetensors", "result.json")
-NOT_COMPARED = {"model", "data", "loss_fn", "device", "progress", "step", "run"}
+NOT_COMPARED = {"model", "data", "loss_fn", "device", "progress", "groups", "step"}
+NOT_COMPARED |= {"run"}
 SAVE_EVERY = 600  # seconds, where an epoch takes longer
 
 
@@ -38,6 +39,9 @@ class FolderRun(Run):
     Args:
         folder: of this run.
         resume: go on with the run in the folder, if there is one.
+        patience: end the run when so many epochs in a row were no better than the best
+            one before, by validation accuracy; None: never. A resumed run may have
+            another.
         setup: plain values by name that a resumed run must share too. Arguments of
             ``fit``, images and labels are compared anyway; what no value tells is not,
             as a loss, an augmentation or a model's code: name those here.
@@ -52,9 +56,17 @@ class FolderRun(Run):
     """
 
     def __init__(
-        self, folder: str | Path, *, resume: bool = False, setup: dict | None = None
+        self,
+        folder: str | Path,
+        *,
+        resume: bool = False,
+        patience: int | None = None,
+        setup: dict | None = None,
     ) -> None:
         super().__init__()
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience is {patience}, expected 1 or more")
+        self.patience = patience
         self.folder, self.resume, self.setup = (
             Path(folder).absolute(),
             resume,
@@ -141,6 +153,13 @@ class FolderRun(Run):
                 f"the run in {self.folder} has {name} {then}, not {now}: resume it "
                 "with its own settings, or take another folder"
             )
+
+    @property
+    def over(self) -> bool:
+        """Whether ``patience`` epochs have brought no better accuracy."""
+        found = [row["val_accuracy"] for row in self.history]
+        since = len(found) - 1 - found.index(max(found)) if found else 0
+        return self.patience is not None and since >= self.patience
 
     @contextmanager
     def open(self, step: Step, settings: dict) -> Iterator[None]:
@@ -231,6 +250,8 @@ class FolderRun(Run):
             self.best = validation.accuracy
             self.keep_model()
         self.save()
+        if self.over and self.epoch < self.settings["epochs"]:
+            self.tell(f"no better in {self.patience} epochs: the run ends")
         if self.one_is_to_stop():
             raise KeyboardInterrupt(self.stop())
 
