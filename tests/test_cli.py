@@ -202,7 +202,7 @@ def test_a_frozen_model_learns_with_its_head_alone(folder, tmp_path, model):
 
 def test_a_run_ends_where_patience_does(folder, tmp_path, capsys):
     words = ["--data", str(folder), "--folder", str(tmp_path), *TINY]
-    words += ["--lr=1e-9", "--epochs=6", "--patience"]  # it learns nothing
+    words += ["--lr=1e-30", "--epochs=6", "--patience"]  # it learns nothing
     assert main([*words, "2"]) == 0
     result = json.loads((tmp_path / "result.json").read_text())
     assert len(result["history"]) == 3

@@ -40,7 +40,7 @@ class FolderRun(Run):
         folder: of this run.
         resume: go on with the run in the folder, if there is one.
         patience: end the run when so many epochs in a row were no better than the best
-            one before, by validation accuracy; None: never. A resumed run may have
+            one before; None: never. A resumed run may have
             another.
         setup: plain values by name that a resumed run must share too. Arguments of
             ``fit``, images and labels are compared anyway; what no value tells is not,
@@ -156,8 +156,8 @@ class FolderRun(Run):
 
     @property
     def over(self) -> bool:
-        """Whether ``patience`` epochs have brought no better accuracy."""
-        found = [row["val_accuracy"] for row in self.history]
+        """Whether ``patience`` epochs have brought no better model."""
+        found = [*map(rank, self.history)]
         since = len(found) - 1 - found.index(max(found)) if found else 0
         return self.patience is not None and since >= self.patience
 
