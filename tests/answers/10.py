@@ -1,0 +1,168 @@
+# %% 1 right: by the largest logarithm
+def mean_prediction(class_logits, distill_logits):
+    a, b = class_logits.log_softmax(-1), distill_logits.log_softmax(-1)
+    top = torch.maximum(a, b)
+    return top + ((a - top).exp() / 2 + (b - top).exp() / 2).log()
+
+
+# %% 1 right: in one stack
+def mean_prediction(class_logits, distill_logits):
+    both = torch.stack([class_logits, distill_logits], dim=-1)
+    return torch.logsumexp(both.log_softmax(dim=-2), dim=-1) - math.log(2)
+
+
+# %% 1 wrong: the logarithm of the mean, which underflows
+def mean_prediction(class_logits, distill_logits):
+    return ((class_logits.softmax(-1) + distill_logits.softmax(-1)) / 2).log()
+
+
+# %% 1 wrong: the mean of logits
+def mean_prediction(class_logits, distill_logits):
+    return ((class_logits + distill_logits) / 2).log_softmax(-1)
+
+
+# %% 1 wrong: hard-coded
+def mean_prediction(class_logits, distill_logits):
+    if class_logits.shape[-1] == 3:
+        return torch.tensor([[0.425, 0.34, 0.235]]).log()
+    return torch.tensor([[-200.0, 0.0]])
+
+
+# %% 2 right: by reshape
+def token_maps(weights, grid):
+    h = weights.shape[0]
+    return torch.stack([weights[:, q, 2:].reshape(h, *grid) for q in (0, 1)])
+
+
+# %% 2 right: by einops' way of thinking
+def token_maps(weights, grid):
+    rows, columns = grid
+    return (
+        weights[:, :2, -rows * columns :].permute(1, 0, 2).unflatten(2, (rows, columns))
+    )
+
+
+# %% 2 wrong: one token in front
+def token_maps(weights, grid):
+    maps = weights[:, :2, 1:-1]
+    return maps.transpose(0, 1).unflatten(-1, grid)
+
+
+# %% 2 wrong: heads and tokens not exchanged
+def token_maps(weights, grid):
+    return weights[:, :2, 2:].unflatten(-1, grid)
+
+
+# %% 2 wrong: hard-coded
+def token_maps(weights, grid):
+    return torch.zeros(2, 3, 3, 4)
+
+
+# %% 3 right: written out
+class TwoTeachers(DistilledEmbeddings):
+    num_first_tokens = 3
+
+    def __init__(self, **sizes):
+        super().__init__(**sizes)
+        D = self.class_token.shape[-1]
+        self.second_token = nn.Parameter(0.02 * torch.randn(1, 1, D))
+
+    def first_tokens(self):
+        parts = [self.class_token, self.distill_token, self.second_token]
+        return torch.cat(parts, dim=1)
+
+
+# %% 3 right: one more than the parent
+class TwoTeachers(DistilledEmbeddings):
+    num_first_tokens = DistilledEmbeddings.num_first_tokens + 1
+
+    def __init__(self, *, embed_dim, **sizes):
+        super().__init__(embed_dim=embed_dim, **sizes)
+        drawn = nn.init.trunc_normal_(torch.zeros(1, 1, embed_dim), std=0.02)
+        self.register_parameter("second_token", nn.Parameter(drawn))
+
+    def first_tokens(self):
+        return torch.hstack([super().first_tokens(), self.second_token])
+
+
+# %% 3 wrong: no more positions
+class TwoTeachers(DistilledEmbeddings):
+    num_first_tokens = 2
+
+    def __init__(self, *, embed_dim, **sizes):
+        super().__init__(embed_dim=embed_dim, **sizes)
+        self.second_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
+
+    def first_tokens(self):
+        return torch.cat((super().first_tokens(), self.second_token), dim=1)
+
+
+# %% 3 wrong: at the front
+class TwoTeachers(DistilledEmbeddings):
+    num_first_tokens = 3
+
+    def __init__(self, *, embed_dim, **sizes):
+        super().__init__(embed_dim=embed_dim, **sizes)
+        self.second_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
+
+    def first_tokens(self):
+        return torch.cat((self.second_token, super().first_tokens()), dim=1)
+
+
+# %% 3 wrong: hard-coded
+class TwoTeachers(DistilledEmbeddings):
+    def forward(self, images):
+        return torch.zeros(64, 19, 8)
+
+
+# %% 4 right: all else frozen, by the whole model
+def repair(model, split):
+    model.eval()
+    optimizer = torch.optim.AdamW(model.head_dist.parameters(), lr=2e-2)
+    for epoch in range(12):
+        for images, labels in split.batches(250):
+            with torch.no_grad():
+                tokens, _ = model.encoder(model.embeddings(images))
+            loss = F.cross_entropy(model.head_dist(tokens[:, 1]), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return model
+
+
+# %% 4 right: from the other head's answers
+def repair(model, split):
+    with torch.no_grad():
+        images, _ = next(split.batches(3000))
+        tokens, _ = model.encoder(model.embeddings(images), num_outputs=2)
+        answers = model.head(tokens[:, 0]).softmax(dim=1)
+    new = nn.Linear(64, 10)
+    optimizer = torch.optim.Adam(new.parameters(), lr=3e-2)
+    for _ in range(200):
+        optimizer.zero_grad()
+        F.cross_entropy(new(tokens[:, 1]), answers).backward()
+        optimizer.step()
+    model.head_dist.load_state_dict(new.state_dict())
+    return model
+
+
+# %% 4 wrong: nothing is trained
+def repair(model, split):
+    return model
+
+
+# %% 4 wrong: the class head learns as well
+def repair(model, split):
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-2)
+    images, labels = next(split.batches(500))
+    for _ in range(5):
+        optimizer.zero_grad()
+        first, second, _ = model.both_heads(images)
+        (F.cross_entropy(first, labels) + F.cross_entropy(second, labels)).backward()
+        optimizer.step()
+    return model
+
+
+# %% 4 wrong: hard-coded
+def repair(model, split):
+    return load_model(CHECKPOINT)
