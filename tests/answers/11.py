@@ -100,9 +100,9 @@ def disagreement(logits, others):
 # %% 4 right: hard answers, a loop of its own
 def learn_without_labels(student, teacher, split):
     student.train()
-    optimizer = torch.optim.AdamW(student.parameters(), lr=2e-3, betas=(0.9, 0.99))
-    for epoch in range(10):
-        for images, _ in split.batches(64, seed=1, epoch=epoch):
+    optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3, betas=(0.9, 0.99))
+    for epoch in range(6):
+        for images, _ in split.batches(128, seed=1, epoch=epoch):
             loss = F.cross_entropy(student(images), teacher(images).argmax(1))
             optimizer.zero_grad()
             loss.backward()
@@ -116,7 +116,7 @@ def learn_without_labels(student, teacher, split):
         return F.cross_entropy(outputs, teacher(images).softmax(1))
 
     data_ = SimpleNamespace(train=split, validation=glance)
-    fit(student, data_, epochs=10, lr=4e-3, loss_fn=loss_fn, progress=False)
+    fit(student, data_, epochs=6, lr=4e-3, loss_fn=loss_fn, progress=False)
     return student
 
 
@@ -125,7 +125,7 @@ def learn_without_labels(student, teacher, split):
     loss = partial(soft_distillation, temperature=3.0, balance=0.01)
     data_ = SimpleNamespace(train=split, validation=glance)
     learn = teacher.teaches(loss)
-    fit(student, data_, epochs=4, lr=3e-3, loss_fn=learn, progress=False)
+    fit(student, data_, epochs=2, lr=3e-3, loss_fn=learn, progress=False)
     return student
 
 
