@@ -497,7 +497,7 @@ def test_what_is_wrong_is_said_in_a_line(
             "timm has no resnet18.x_in1k: perhaps resnet18",
         ),
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
-        ("--init ODD", "heads unknown for embed_dim 24: give num_heads"),
+        ("--init ODD", "heads unknown at width 24, depth 1: give num_heads"),
         ("--init MLP", "mlp.safetensors holds a MLP, no model of images"),
         ("--init NO_JSON", "no_json.safetensors is not of this version of vitutils"),
     ],

@@ -250,7 +250,7 @@ def opened(path):
     model = loaded(load_model, path)
     if hasattr(model, "config"):
         answers(model)
-    loaded(partial(load_pretrained, num_heads=2), path)
+    loaded(partial(load_pretrained, num_heads=2, trained_at=8), path)
 
 
 @pytest.mark.slow(4)
@@ -341,7 +341,7 @@ OTHERS = [
     torchvision_small().state_dict(),
     {k: torch.tensor(v) for k, v in google_arrays(timm_small(depth=1)).items()},
 ]
-load_others = partial(loaded, partial(load_pretrained, num_heads=3))
+load_others = partial(loaded, partial(load_pretrained, num_heads=3, trained_at=32))
 
 
 @warned

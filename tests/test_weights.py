@@ -20,6 +20,7 @@ from vitutils.data import load
 from vitutils.data.augmentation import mixing
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.distill import ConvNet, Teacher, hard_distillation
+from vitutils.engine import formats
 from vitutils.engine.checkpoints import save_model
 from vitutils.engine.published import PUBLISHED, Published
 from vitutils.engine.weights import Converting, Weights, as_ours, load_weights
@@ -30,6 +31,11 @@ TINY = "--epochs=1 --batch-size=6 --images=6 --device=cpu --patch-size=4 --embed
 TINY = [*TINY.split(), "--depth=1", "--num-heads=2", "--mlp-dim=32"]
 GRAY = Preprocessing((8, 8), (0.3,), (0.2,))
 COLOR = Preprocessing((8, 8), (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+
+
+@pytest.fixture(autouse=True)
+def small_files_are_published(monkeypatch):
+    monkeypatch.setattr(formats, "SIDES", {8, *formats.SIDES})
 
 
 def photo(height, width):

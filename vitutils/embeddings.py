@@ -13,12 +13,15 @@ class Embeddings(nn.Module):
         in_channels: number of image channels C.
         embed_dim: width D of a token.
         dropout: probability of dropping a feature of the embedded tokens.
+        num_registers: number of tokens before the patches that the model
+            may keep notes in, and that nobody reads.
 
     Raises:
         ValueError: the image is not divisible by the patch; in ``forward``,
             the image has another shape than the model was built for.
 
-    Source: Dosovitskiy et al. (2021), section 3.1, equation 1.
+    Source: Dosovitskiy et al. (2021), section 3.1, equation 1; registers:
+    Darcet et al. (2024), section 2.2.
     """
 
     num_first_tokens = 1  # the class token
@@ -31,6 +34,7 @@ class Embeddings(nn.Module):
         in_channels: int,
         embed_dim: int,
         dropout: float = 0.0,
+        num_registers: int = 0,
     ) -> None:
         super().__init__()
         height, width = pair(image_size)
@@ -46,11 +50,15 @@ class Embeddings(nn.Module):
         patch = (patch_height, patch_width)
         self.proj = nn.Conv2d(in_channels, embed_dim, patch, stride=patch)
         self.class_token = nn.Parameter(torch.empty(1, 1, embed_dim))
-        tokens = self.num_first_tokens + self.num_patches
+        tokens = self.num_first_tokens + num_registers + self.num_patches
         self.pos_embed = nn.Parameter(torch.empty(1, tokens, embed_dim))
         self.dropout = nn.Dropout(dropout)
         nn.init.trunc_normal_(self.class_token, std=0.02)
         nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        self.registers = None
+        if num_registers:
+            self.registers = nn.Parameter(torch.empty(1, num_registers, embed_dim))
+            nn.init.trunc_normal_(self.registers, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W)
         """Return the tokens (B, N+1, D) of images (B, C, H, W)."""
@@ -60,12 +68,15 @@ class Embeddings(nn.Module):
                 f"built for (B, {', '.join(map(str, self.image_shape))})"
             )
         patches = self.proj(images).flatten(2).transpose(1, 2)  # (B, N, D)
-        first = self.first_tokens().expand(patches.shape[0], -1, -1)
+        first = self.first_tokens()
+        if self.registers is not None:
+            first = torch.cat((first, self.registers), dim=1)
+        first = first.expand(patches.shape[0], -1, -1)
         tokens = torch.cat((first, patches), dim=1)  # (B, N+1, D)
         return self.dropout(tokens + self.pos_embed)
 
     def first_tokens(self) -> Tensor:
-        """Return what goes before the patches: the class token."""
+        """Return what goes first: the class token."""
         return self.class_token  # (1, 1, D)
 
 

@@ -10,54 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vitutils.deit import DistilledVisionTransformer
-from vitutils.engine.published import find, read
+from vitutils.engine.formats import (
+    GOOGLE,
+    TIMM,
+    TORCHVISION,
+    Unplaced,
+    check_head,
+    grid_of,
+    has_head,
+    heads_of,
+    rename,
+    tidy_timm,
+    tidy_torchvision,
+    without_heads,
+)
+from vitutils.engine.hubs import find_source
 from vitutils.engine.strangers import check_config, check_fit, listed, shown
 from vitutils.vit import VisionTransformer
-
-# What each library calls our parameters. The order counts: a name may hold another.
-TORCHVISION = {
-    "embeddings.class_token": "class_token",
-    "embeddings.pos_embed": "encoder.pos_embedding",
-    "embeddings.proj.": "conv_proj.",
-    "encoder.norm.": "encoder.ln.",
-    "encoder.blocks.": "encoder.layers.encoder_layer_",
-    ".norm1.": ".ln_1.",
-    ".norm2.": ".ln_2.",
-    ".attn.qkv.": ".self_attention.in_proj_",
-    ".attn.proj.": ".self_attention.out_proj.",
-    ".mlp.fc1.": ".mlp.0.",
-    ".mlp.fc2.": ".mlp.3.",
-    "head.": "heads.head.",
-}
-TIMM = {  # DeiT and DINOv2 too
-    "embeddings.class_token": "cls_token",
-    "embeddings.distill_token": "dist_token",
-    "embeddings.pos_embed": "pos_embed",
-    "embeddings.proj.": "patch_embed.proj.",
-    "encoder.": "",
-}
-GOOGLE = {
-    "embeddings.class_token": "cls",
-    "embeddings.pos_embed": "Transformer/posembed_input/pos_embedding",
-    "embeddings.proj.": "embedding/",
-    "encoder.norm.weight": "Transformer/encoder_norm/scale",
-    "encoder.norm.": "Transformer/encoder_norm/",
-    "encoder.blocks.": "Transformer/encoderblock_",
-    ".norm1.weight": "/LayerNorm_0/scale",
-    ".norm1.": "/LayerNorm_0/",
-    ".norm2.weight": "/LayerNorm_2/scale",
-    ".norm2.": "/LayerNorm_2/",
-    ".attn.qkv.": "/MultiHeadDotProductAttention_1/qkv/",
-    ".attn.proj.": "/MultiHeadDotProductAttention_1/out/",
-    ".mlp.fc1.": "/MlpBlock_3/Dense_0/",
-    ".mlp.fc2.": "/MlpBlock_3/Dense_1/",
-    "head.": "head/",
-    "weight": "kernel",
-}
-
-
-# Heads by width, where all published ViTs agree; no shape in a file tells them.
-HEADS = {192: 3, 384: 6, 768: 12, 1024: 16}
 
 
 def load_pretrained(
@@ -66,25 +35,35 @@ def load_pretrained(
     image_size: int | tuple[int, int] | None = None,
     num_classes: int | None = None,
     num_heads: int | None = None,
+    trained_at: int | tuple[int, int] | None = None,
+    which: str | None = None,
 ) -> VisionTransformer:
     """Load published weights into one of the book's models.
 
     Args:
-        name: one of ``published.PUBLISHED``, or the path of a file with the weights
-            of torchvision's, timm's, DeiT's or DINOv2's ViT (.pth, .safetensors) or
-            Google's (.npz). ``published.find`` says where a published file is looked
-            for, and that it is fetched at need.
+        name: one of ``published.PUBLISHED``; ``timm/NAME`` of a ViT of timm; a folder
+            with config.json and weights of Hugging Face's transformers or of timm, or
+            such a repository of Hugging Face's hub, ``OWNER/NAME``; or the path of a
+            file with the weights of a ViT of torchvision, timm, DeiT, DINOv2 or MAE
+            (.pth, .safetensors) or Google's (.npz). What is not on this machine is
+            fetched.
         image_size: image side in pixels, or (height, width); None: the file's. For
             another one the position embeddings are resampled.
         num_classes: number of classes; None: the file's. For another number a new
-            head is drawn. DINOv2's files have no head and need the number.
-        num_heads: attention heads in a block; None: what the file says (Google's do),
-            else what ``HEADS`` has for its width, and an error for another one.
+            head is drawn. Files without a trained head need the number.
+        num_heads: attention heads in a block; None: what the source says, else what
+            ``formats.HEADS`` has for its width and depth, and an error for others.
+        trained_at: image side or (height, width) of the images that a file in timm's
+            names was made for; None: what the source says, else a square, if its side
+            is one of ``formats.SIDES``, and an error for others.
+        which: of several models in a checkpoint, the one of this entry or prefix, as
+            ``model`` or ``model_ema``; None: an average or teacher, and a warning.
 
     Returns:
         A ``VisionTransformer``, or a ``DistilledVisionTransformer`` if the file has a
-        distillation token, fp32, on the CPU and in eval mode. ``PUBLISHED[name]`` has
-        the mean and std that its images want.
+        distillation token and its head, fp32, on the CPU and in eval mode.
+        ``hubs.preprocessing_of`` and ``PUBLISHED`` have the mean and std that its
+        images want.
 
     Raises:
         ValueError: there is no such name or file; the file is not whole, not the
@@ -92,31 +71,29 @@ def load_pretrained(
             ``image_size`` does not.
         RuntimeError: the file could not be fetched.
     """
-    path = find(name)
-    given = {"num_classes": num_classes, "num_heads": num_heads}
+    source = find_source(name, which)
+    given = {
+        "num_classes": num_classes,
+        "num_heads": source.agreed("num_heads", num_heads),
+        "trained_at": source.agreed("trained_at", trained_at),
+    }
+    weights = source.state
     try:
-        weights = read(path)
         with torch.device("meta"):  # shapes alone: what they lead to takes no memory
             convert({key: value.to("meta") for key, value in weights.items()}, **given)
         cls, config, state = convert(weights, **given)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        kind = Unplaced if isinstance(error, Unplaced) else ValueError
+        raise kind(f"{source.name}: {error}") from error
     except Exception as error:  # as many kinds as there are shapes
         raise ValueError(
-            f"{path}: its weights have shapes of no ViT ({shown(error)})"
+            f"{source.name}: its weights have shapes of no ViT ({shown(error)})"
         ) from error
     with torch.device("meta"):  # no time spent on drawing weights
-        model = cls(**config)
+        model = cls(**config, norm_eps=source.norm_eps)
     model.to_empty(device="cpu").load_state_dict(state)
     model.eval()
     return model if image_size is None else at_image_size(model, image_size)
-
-
-def rename(key: str, names: dict[str, str]) -> str:
-    """Return what a library calls our parameter: ``names`` is its table."""
-    for ours, theirs in names.items():
-        key = key.replace(ours, theirs)
-    return key
 
 
 def convert(
@@ -124,13 +101,14 @@ def convert(
     *,
     num_classes: int | None = None,
     num_heads: int | None = None,
+    trained_at: int | tuple[int, int] | None = None,
 ) -> tuple[type[VisionTransformer], dict, dict[str, Tensor]]:
     """Turn another library's weights into ours, or say what does not fit.
 
     Args:
         state: dict of tensors, with the names that torchvision, timm,
             DeiT, DINOv2 or Google gave them.
-        num_classes, num_heads: as in ``load_pretrained``.
+        num_classes, num_heads, trained_at: as in ``load_pretrained``.
 
     Returns:
         The model's class, its constructor's arguments, its state dict.
@@ -139,18 +117,19 @@ def convert(
         ValueError: a key is missing, left over, or of another shape; or
             an argument is needed or contradicts the weights.
     """
-    state, names, heads = recognize(state)
+    state, names, heads = recognize(state, trained_at)
     if heads and num_heads not in (None, heads):
         raise ValueError(f"its weights have {heads} heads, not {num_heads}")
     if rename("embeddings.distill_token", names) in state:
         cls, outputs = DistilledVisionTransformer, ["head", "head_dist"]
     else:
         cls, outputs = VisionTransformer, ["head"]
-    config = sizes(state, names, len(outputs), num_heads or heads)
+    config = sizes(state, names, len(outputs), num_heads or heads, trained_at)
     if num_classes is None and config["num_classes"] is None:
-        raise ValueError("it has no head: give num_classes= for a new one")
+        raise ValueError("it has no trained head: give num_classes= for a new one")
     if num_classes not in (None, config["num_classes"]):
         config["num_classes"] = num_classes
+        state = without_heads(state)
         for head in outputs:  # a new one, as vit.py draws it
             weight = torch.empty(num_classes, config["embed_dim"])
             nn.init.trunc_normal_(weight, std=0.02)
@@ -158,12 +137,14 @@ def convert(
             state[rename(f"{head}.bias", names)] = torch.zeros(num_classes)
     with torch.device("meta"):  # shapes, and no memory
         wanted = cls(**config).state_dict()
-    check_fit(state, {rename(k, names): w.shape for k, w in wanted.items()})
+    shapes = {rename(key, names): value.shape for key, value in wanted.items()}
+    check_head(state, shapes)
+    check_fit(state, shapes)
     return cls, config, {key: state[rename(key, names)] for key in wanted}
 
 
 def recognize(
-    state: dict[str, Tensor],
+    state: dict[str, Tensor], trained_at: int | tuple[int, int] | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str], int | None]:
     """Tell whose weights these are.
 
@@ -173,18 +154,16 @@ def recognize(
     """
     state = {k: v.float() if torch.is_tensor(v) else v for k, v in state.items()}
     if "conv_proj.weight" in state:
-        # vit_b_16's file is older than torchvision's present names.
-        old = {".mlp.linear_1.": ".mlp.0.", ".mlp.linear_2.": ".mlp.3."}
-        return {rename(k, old): v for k, v in state.items()}, TORCHVISION, None
+        return tidy_torchvision(state), TORCHVISION, None
     if "patch_embed.proj.weight" in state:
-        state.pop("mask_token", None)  # of DINOv2's training, never read again
-        return fold_layer_scale(state), TIMM, None
+        return fold_layer_scale(tidy_timm(state, trained_at)), TIMM, None
     if "embedding/kernel" in state:
         biases = [v for k, v in state.items() if k.endswith("/query/bias")]
         return from_google(state), GOOGLE, len(biases[0]) if biases else None
     raise ValueError(
         f"the names in it ({listed(state) or 'none'}) are of no ViT of torchvision, "
-        "timm, DeiT, DINOv2 or Google; files of the book itself are for "
+        "timm, DeiT, DINOv2, MAE or Google; a file of Hugging Face's needs its "
+        "config.json beside it; files of the book itself are for "
         "vitutils.engine.checkpoints.load_model"
     )
 
@@ -231,14 +210,19 @@ def from_google(arrays: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sizes(
-    state: dict[str, Tensor], names: dict[str, str], first: int, num_heads: int | None
+    state: dict[str, Tensor],
+    names: dict[str, str],
+    first: int,
+    num_heads: int | None,
+    trained_at: int | tuple[int, int] | None = None,
 ) -> dict:
     """Read a constructor's arguments off the shapes of the weights.
 
     Args:
         state, names: from ``recognize``.
-        first: number of tokens before the patches.
-        num_heads: no shape tells it; None: as ``HEADS`` has it.
+        first: number of tokens before registers and patches.
+        num_heads: no shape tells it; None: as ``formats.HEADS`` has it.
+        trained_at: no shape tells whether images are square; None: they are.
     """
 
     def shape(key, rank):
@@ -250,26 +234,29 @@ def sizes(
         return tuple(state[key].shape)
 
     D, C, *patch = shape("embeddings.proj.weight", 4)
-    patches = shape("embeddings.pos_embed", 3)[1] - first
+    has_registers = rename("embeddings.registers", names) in state
+    registers = shape("embeddings.registers", 3)[1] if has_registers else 0
+    patches = shape("embeddings.pos_embed", 3)[1] - first - registers
     side = math.isqrt(max(patches, 0))
-    if side**2 != patches:
-        raise ValueError(f"positions of {patches} patches, which fill no square")
-    if num_heads is None and D not in HEADS:
-        raise ValueError(
-            f"heads unknown for embed_dim {D}: give num_heads (--num-heads)"
+    rows, columns = (side, side) if trained_at is None else grid_of(trained_at, patch)
+    if rows * columns != patches:
+        fault = (
+            "fill no square" if trained_at is None else f"are not {rows} x {columns}"
         )
+        raise ValueError(f"positions of {patches} patches, which {fault}")
     block = re.escape(rename("encoder.blocks.", names)) + r"(\d+)"
-    blocks = {i for key in state for i in re.findall(block, key)}
-    has_head = rename("head.weight", names) in state
+    depth = len({i for key in state for i in re.findall(block, key)})
+    trained = has_head(state, rename("head.weight", names))
     config = {
-        "image_size": square(side * patch[0], side * patch[1]),
+        "image_size": square(rows * patch[0], columns * patch[1]),
         "patch_size": square(*patch),
         "in_channels": C,
-        "num_classes": shape("head.weight", 2)[0] if has_head else None,
+        "num_classes": shape("head.weight", 2)[0] if trained else None,
         "embed_dim": D,
-        "depth": len(blocks),
-        "num_heads": num_heads or HEADS[D],
+        "depth": depth,
+        "num_heads": num_heads or heads_of(D, depth),
         "mlp_dim": shape("encoder.blocks.0.mlp.fc1.bias", 1)[0],
+        "num_registers": registers,
     }
     check_config(VisionTransformer, config, len(state))
     return config

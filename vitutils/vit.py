@@ -26,6 +26,9 @@ class VisionTransformer(nn.Module):
         stochastic_depth: probability, in training, that an image skips the
             last block's attention; also that it skips its MLP. It grows
             linearly with depth, from 0 in the first block.
+        num_registers: number of tokens between the class token and the
+            patches that nobody reads.
+        norm_eps: what the norms add to the variance.
 
     Raises:
         ValueError: sizes that do not divide each other, a probability
@@ -50,6 +53,8 @@ class VisionTransformer(nn.Module):
         mlp_dim: int = 3072,
         dropout: float = 0.0,
         stochastic_depth: float = 0.0,
+        num_registers: int = 0,
+        norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
         self.config = {
@@ -63,6 +68,8 @@ class VisionTransformer(nn.Module):
             "mlp_dim": mlp_dim,
             "dropout": dropout,
             "stochastic_depth": stochastic_depth,
+            "num_registers": num_registers,
+            "norm_eps": norm_eps,
         }
         self.embeddings = self.embeddings_class(
             image_size=image_size,
@@ -70,6 +77,7 @@ class VisionTransformer(nn.Module):
             in_channels=in_channels,
             embed_dim=embed_dim,
             dropout=dropout,
+            num_registers=num_registers,
         )
         self.encoder = Encoder(
             depth=depth,
@@ -83,6 +91,9 @@ class VisionTransformer(nn.Module):
         self.encoder.apply(init_linear)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = norm_eps
 
     def forward(
         self, images: Tensor, need_weights: bool = False

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from vitutils.data.download import fetch
+from vitutils.engine.formats import unwrap
 from vitutils.engine.strangers import (
     FLOATS,
     MOST,
@@ -90,6 +91,7 @@ PUBLISHED = {
         for name in ("dinov2_vits14", "dinov2_vitb14")
     },
 }
+HEAD_WIDTH = 64  # features of a head, in each of these
 
 
 def find(name: str | Path) -> Path:
@@ -178,15 +180,18 @@ def has_its_hash(path: Path) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(start[1])
 
 
-def read(path: Path, kinds: Collection[torch.dtype] = FLOATS) -> dict[str, Tensor]:
+def read(
+    path: Path, kinds: Collection[torch.dtype] = FLOATS, *, which: str | None = None
+) -> dict[str, Tensor]:
     """Read a file of tensors and nothing else: what is pickled in it is not run.
 
     Args:
         path: a .safetensors or .npz file, or, with any other ending, torch's.
         kinds: of numbers that it may hold.
+        which: of several models in it, as ``formats.unwrap`` takes it.
 
     Returns:
-        A dict of tensors on the CPU, without what wraps it.
+        A dict of tensors on the CPU, without what wraps it and its names.
 
     Raises:
         ValueError: the file is not whole, holds more than weights, or would take
@@ -201,13 +206,18 @@ def read(path: Path, kinds: Collection[torch.dtype] = FLOATS) -> dict[str, Tenso
                 state = {key: torch.from_numpy(file[key]) for key in file.files}
         else:
             state = load_pickled(path)
-            for wrapper in ("model", "state_dict"):  # DeiT's files have the first
-                if isinstance(state, dict):
-                    state = state.get(wrapper, state)
-        check_weights(state, MOST * path.stat().st_size, kinds)
     except Exception as error:  # each reader raises its own kinds
-        raise ValueError(
-            f"not a whole file of weights alone ({reason(error)}): fetch it again, or, "
-            "if it holds code, get it in a format without"
-        ) from error
+        raise not_weights(error) from error
+    state = unwrap(state, which)
+    try:
+        check_weights(state, MOST * path.stat().st_size, kinds)
+    except ValueError as error:
+        raise not_weights(error) from error
     return state
+
+
+def not_weights(error: Exception) -> ValueError:
+    return ValueError(
+        f"not a whole file of weights alone ({reason(error)}): fetch it again, or, "
+        "if it holds code, get it in a format without"
+    )

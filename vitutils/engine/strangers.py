@@ -1,5 +1,6 @@
 """Files from strangers: data alone, and no dearer than their own size justifies."""
 
+import argparse
 import math
 import pickletools
 import re
@@ -18,8 +19,9 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NUMBERS = (*FLOATS, torch.int64)  # counters and tables of other libraries' models too
 # What tensors ask for in a pickle. torch's own list has more, which runs no code
 # either, but takes memory without end: bytearray, for one.
+# A Namespace, the options of a training, becomes an object that is never called.
 TENSORS = re.compile(
-    r"collections OrderedDict|torch(\.storage)? \w+Storage|"
+    r"argparse Namespace|collections OrderedDict|torch(\.storage)? \w+Storage|"
     r"torch\._utils _rebuild_(tensor(_v2)?|parameter)"
 )
 
@@ -73,7 +75,8 @@ def load_pickled(path: Path) -> Any:
             for code, asked, _ in pickletools.genops(pickled):
                 if code.name == "GLOBAL" and not TENSORS.fullmatch(asked):
                     raise ValueError(f"it asks for {asked}, which is no tensor")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def check_weights(
@@ -129,6 +132,8 @@ def check_config(cls: type[nn.Module], config: Any, tensors: int) -> None:
             fits = type(value) in (int, float) and math.isfinite(value)
         elif name == "depth":  # a block has 12 tensors, and takes time without any
             fits = type(value) is int and 0 <= value <= tensors // 6
+        elif name == "num_registers":
+            fits = type(value) is int and 0 <= value < 2**31
         else:
             whole = all(type(n) is int and 0 < n < 2**31 for n in numbers)
             fits = whole and 0 < len(numbers) <= tensors

@@ -24,6 +24,8 @@ from vitutils.engine.checkpoints import (
     load_model,
     read_preprocessing,
 )
+from vitutils.engine.formats import Unplaced
+from vitutils.engine.hubs import preprocessing_of
 from vitutils.engine.published import Published, entry, fetched, read
 from vitutils.engine.strangers import NUMBERS, listed, shown
 from vitutils.pretrained import convert, load_pretrained, renormalize
@@ -59,7 +61,8 @@ def load_weights(
 
     Args:
         name: a checkpoint of this book, a published name, a file of another library,
-            or ``torchvision/NAME`` or ``timm/NAME``: any classifier of these.
+            a folder or repository of Hugging Face's (``OWNER/NAME``), or
+            ``torchvision/NAME`` or ``timm/NAME``: any classifier of these.
         weights: file with weights of such a classifier; None: the library's best,
             which are fetched once.
         num_classes: number of classes, for weights without a head.
@@ -90,7 +93,14 @@ def load_weights(
         model = load_model(name)
         told = read_preprocessing(name, getattr(model, "config", {}))
     else:
-        model = load_pretrained(name, num_classes=num_classes, num_heads=num_heads)
+        told = preprocessing_of(name)
+        given = {"num_classes": num_classes, "num_heads": num_heads}
+        try:
+            model = load_pretrained(name, **given)
+        except Unplaced:
+            if image_size is None:
+                raise
+            model = load_pretrained(name, **given, trained_at=image_size)
         if published := entry(name):
             told = images_of(published, pair(model.config["image_size"]))
             if num_classes is None and model.config["num_classes"] == 1000:
@@ -342,7 +352,11 @@ def as_ours(model: nn.Module, wanted: Preprocessing) -> nn.Module:
     """Return the book's model of another library's, or the other if ours differ."""
     heads = (m.num_heads for m in model.modules() if hasattr(m, "num_heads"))
     try:
-        cls, config, state = convert(model.state_dict(), num_heads=next(heads, None))
+        cls, config, state = convert(
+            model.state_dict(),
+            num_heads=next(heads, None),
+            trained_at=wanted.image_size,
+        )
     except ValueError:  # it is no ViT as ours
         return model
     ours = cls(**config).eval()

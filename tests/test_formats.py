@@ -1,0 +1,447 @@
+"""What other libraries' files look like: equal to each library's model, or refused."""
+
+import argparse
+import json
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import timm
+import torch
+from test_pretrained import (
+    GIVEN,
+    close,
+    drawn,
+    google_arrays,
+    photos,
+    saved,
+    timm_small,
+    torchvision_small,
+)
+from timm.models.deit import VisionTransformerDistilled
+from torch import nn
+
+from vitutils.deit import DistilledVisionTransformer
+from vitutils.engine.formats import HEADS, SIDES, heads_of, unwrap
+from vitutils.engine.hubs import is_hub, preprocessing_of, unlike
+from vitutils.engine.weights import load_weights
+from vitutils.maps import attention_maps
+from vitutils.pretrained import convert, load_pretrained
+from vitutils.vit import VisionTransformer
+
+
+@torch.no_grad()
+def same(ours, theirs, size=32):
+    """Hold our logits to theirs, which must be more than noise."""
+    images = photos(*(size if isinstance(size, tuple) else (size,)))
+    expected = theirs(images)
+    close(ours(images), expected)
+    assert expected.std() > 0.1
+
+
+# ---- heads ----
+
+
+@pytest.mark.parametrize(
+    "width, depth, heads",
+    [(192, 12, 3), (768, 12, 12), (1024, 24, 16), (1280, 32, 16), (1664, 48, 16)],
+)
+def test_heads_of_published_sizes(width, depth, heads):
+    assert heads_of(width, depth) == heads  # width 1280 has heads of 80 features
+
+
+@pytest.mark.parametrize(
+    "width, depth, said",
+    [(384, 12, r"\(6, 12\?\)"), (64, 3, r"\(1, 2, 4\?\)"), (25, 3, "heads$")],
+)
+def test_heads_that_no_table_tells_are_asked_for(width, depth, said):
+    with pytest.raises(ValueError, match=f"give num_.*{said}"):
+        heads_of(width, depth)
+
+
+def test_heads_and_sides_are_those_of_timms_registry():
+    """No published ViT of timm that ours can be has other heads or another side."""
+    for name in (
+        "vit_base_patch16_224",
+        "vit_huge_patch14_224",
+        "vit_small_patch8_224",
+    ):
+        with torch.device("meta"):
+            model = timm.create_model(name)
+        assert unlike(model) is None
+        assert (
+            model.blocks[0].attn.num_heads in HEADS[model.embed_dim, len(model.blocks)]
+        )
+        assert {*timm.get_pretrained_cfg(name).input_size[1:]} <= SIDES
+
+
+# ---- positions ----
+
+
+def test_positions_without_a_class_slot_as_in_deit_iii():
+    theirs = timm_small(no_embed_class=True, init_values=0.1)
+    cls, config, state = convert(theirs.state_dict(), **GIVEN)
+    ours = cls(**config).eval()
+    ours.load_state_dict(state)
+    assert not state["embeddings.pos_embed"][:, 0].any()
+    same(ours, theirs)
+
+
+@pytest.mark.parametrize("without_slot", [True, False])
+def test_register_tokens_of_timm_and_dinov2(tmp_path, without_slot):
+    theirs = timm_small(reg_tokens=4, no_embed_class=without_slot)
+    ours = load_pretrained(saved(theirs, tmp_path / "w.pth"), **GIVEN)
+    assert ours.config["num_registers"] == 4
+    same(ours, theirs)
+    maps = attention_maps(ours, photos(32))  # of the patches alone
+    assert maps.shape == (2, 4, 4)
+    _, weights = ours(photos(32), need_weights=True)
+    close(maps.flatten(1), weights[-1].mean(dim=1)[:, 0, 5:])
+    # DINOv2's own files have a slot for the class and none for the registers.
+    state = theirs.state_dict()
+    slots = torch.zeros(1, 21, 24)
+    slots[:, [0, *range(5, 21)]] = torch.randn(1, 17, 24)
+    state |= {"register_tokens": state.pop("reg_token")}
+    state |= {
+        "pos_embed": slots[:, [0, *range(5, 21)]],
+        "mask_token": torch.zeros(1, 24),
+    }
+    found = convert(state, **GIVEN)[2]["embeddings.pos_embed"]
+    assert torch.equal(found, slots)
+
+
+def test_a_grid_that_nothing_tells_is_asked_for(tmp_path):
+    theirs = timm_small(img_size=(64, 16))  # 8 x 2 patches
+    path = saved(theirs, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"16 may be of images of 32 x 32.*trained_at"):
+        load_pretrained(path, num_heads=3)
+    ours = load_pretrained(path, num_heads=3, trained_at=(64, 16))
+    assert ours.embeddings.grid == (8, 2)
+    same(ours, theirs, (64, 16))
+    with pytest.raises(ValueError, match="do not tell"):
+        load_pretrained(path, num_heads=3, trained_at=24)
+
+
+# ---- heads of classes ----
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda x: x, lambda x: nn.Sequential(nn.Dropout(), x)]
+)
+def test_torchvision_with_a_replaced_head(tmp_path, wrap):
+    theirs = torchvision_small()
+    theirs.heads = wrap(nn.Linear(24, 5))
+    drawn(theirs)
+    same(load_pretrained(saved(theirs, tmp_path / "w.pth"), num_heads=3), theirs)
+
+
+def test_pre_logits_are_dropped_for_a_new_head_and_else_refused(tmp_path):
+    arrays = google_arrays(timm_small())
+    more = {"pre_logits/kernel": np.ones((24, 24)), "pre_logits/bias": np.ones(24)}
+    np.savez(tmp_path / "w.npz", **arrays, **more)
+    np.savez(tmp_path / "plain.npz", **arrays)
+    for classes in (None, 7):
+        with pytest.raises(
+            ValueError, match=r"head has layers .*pre_logits.*num_classes"
+        ):
+            load_pretrained(tmp_path / "w.npz", num_classes=classes)
+    new = load_pretrained(tmp_path / "w.npz", num_classes=3)
+    plain = load_pretrained(tmp_path / "plain.npz")
+    assert new.head.out_features == 3
+    assert torch.equal(new.encoder.norm.weight, plain.encoder.norm.weight)
+
+
+def test_a_head_of_zeros_is_no_head(tmp_path):
+    state = timm_small().state_dict()
+    state["head.weight"].zero_()
+    path = saved(state, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match="no trained head: give num_classes="):
+        load_pretrained(path, **GIVEN)
+    assert load_pretrained(path, **GIVEN, num_classes=7).head.weight.any()
+
+
+@pytest.mark.parametrize(
+    "others, said",
+    [
+        ({"global_pool": "avg", "fc_norm": True}, "fc_norm.*ours the class token"),
+        ({"global_pool": "avg", "class_token": False}, "no class token"),
+    ],
+)
+def test_a_head_that_reads_the_patches_is_refused(others, said):
+    with pytest.raises(ValueError, match=said):
+        convert(timm_small(**others).state_dict(), **GIVEN)
+
+
+def test_the_decoder_of_maes_training_is_left_out():
+    state = timm_small(num_classes=0).state_dict()
+    more = {"mask_token": torch.ones(3), "decoder_blocks.0.norm1.bias": torch.ones(3)}
+    convert(state | more, **GIVEN, num_classes=2)
+
+
+# ---- wrappers ----
+
+
+@pytest.mark.parametrize("args", [argparse.Namespace(lr=0.1, model="vit"), {"lr": 1}])
+def test_a_checkpoint_with_the_options_of_its_training(tmp_path, args):
+    theirs = timm_small()
+    found = {"model": theirs.state_dict(), "args": args, "epoch": 3, "model_ema": None}
+    same(load_pretrained(saved(found, tmp_path / "w.pth"), **GIVEN), theirs)
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "backbone.", "teacher.backbone.", "model.vit."]
+)
+def test_prefixes_are_taken_off(tmp_path, prefix):
+    theirs = timm_small()
+    state = {prefix + k: v for k, v in theirs.state_dict().items()}
+    counters = {"n_averaged": torch.tensor(3)}
+    same(load_pretrained(saved(state | counters, tmp_path / "w.pth"), **GIVEN), theirs)
+
+
+def test_a_head_beside_its_backbone():
+    state = timm_small().state_dict()
+    where = {
+        k: "module." if k.startswith("head") else "module.backbone." for k in state
+    }
+    assert unwrap({where[k] + k: v for k, v in state.items()}).keys() == state.keys()
+
+
+@pytest.mark.parametrize(
+    "raw, average",
+    [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("student", "teacher")],
+)
+def test_of_raw_weights_and_averages_it_is_said_which_are_taken(tmp_path, raw, average):
+    theirs, others = timm_small(), timm_small(init_values=0.3)
+    found = {raw: theirs.state_dict(), average: others.state_dict()}
+    path = saved(found, tmp_path / "w.pth")
+    with pytest.warns(UserWarning, match=f"{average} is taken, which='{raw}'"):
+        same(load_pretrained(path, **GIVEN), others)
+    same(load_pretrained(path, **GIVEN, which=raw), theirs)
+    with pytest.raises(ValueError, match=f"holds no momentum, but {average} or {raw}"):
+        load_pretrained(path, **GIVEN, which="momentum")
+    flat = {f"{w}.{k}": v for w in found for k, v in found[w].items()}
+    if raw == "student":  # as Lightning writes a module of both
+        same(
+            load_pretrained(saved(flat, tmp_path / "flat.pth"), **GIVEN, which=raw),
+            theirs,
+        )
+
+
+def test_a_contrastive_training_of_two_encoders():
+    """MoCo v3's: a projection as head, a momentum encoder, counters of batch norms."""
+    state = timm_small(num_classes=0).state_dict()
+    more = {"head.0.weight": torch.ones(2), "head.1.num_batches_tracked": torch.ones(1)}
+    found = {f"module.base_encoder.{k}": v for k, v in (state | more).items()}
+    found |= {f"module.momentum_encoder.{k}": v + 1 for k, v in state.items()}
+    found |= {"module.predictor.0.weight": torch.ones(2)}
+    with pytest.warns(UserWarning, match="base_encoder is taken"):
+        weights = unwrap(found)
+    assert weights.keys() == {*state, "head.0.weight", "predictor.0.weight"}
+    model = convert(weights, **GIVEN, num_classes=2)[2]
+    assert torch.equal(model["embeddings.class_token"], state["cls_token"])
+
+
+# ---- Hugging Face ----
+
+
+def of_hugging_face(model, prefix):
+    """Name a timm model's weights as transformers does."""
+    state, found = model.state_dict(), {}
+    for key in ("cls_token", "dist_token", "pos_embed"):
+        name = {"dist_token": "distillation_token", "pos_embed": "position_embeddings"}
+        if key in state:
+            found[f"{prefix}embeddings.{name.get(key, key)}"] = state[key]
+    layers = {"patch_embed.proj": "embeddings.patch_embeddings.projection"}
+    layers |= {"norm": "layernorm"}
+    for i in range(len(model.blocks)):
+        block, layer = f"blocks.{i}.", f"encoder.layer.{i}."
+        layers |= {
+            f"{block}norm1": f"{layer}layernorm_before",
+            f"{block}norm2": f"{layer}layernorm_after",
+            f"{block}attn.proj": f"{layer}attention.output.dense",
+            f"{block}mlp.fc1": f"{layer}intermediate.dense",
+            f"{block}mlp.fc2": f"{layer}output.dense",
+        }
+        for end in ("weight", "bias"):
+            parts = state[f"{block}attn.qkv.{end}"].chunk(3)
+            for name, part in zip(("query", "key", "value"), parts, strict=True):
+                found[f"{prefix}{layer}attention.attention.{name}.{end}"] = part
+    for ours, theirs in layers.items():
+        for end in ("weight", "bias"):
+            found[f"{prefix}{theirs}.{end}"] = state[f"{ours}.{end}"]
+    return found
+
+
+CONFIG = {
+    "model_type": "vit",
+    "hidden_act": "gelu",
+    "qkv_bias": True,
+    "image_size": 32,
+    "num_attention_heads": 3,
+    "layer_norm_eps": 1e-12,
+    "id2label": {str(i): f"kind {i}" for i in range(7)},
+}
+IMAGES = {
+    "image_mean": [0.1, 0.2, 0.3],
+    "image_std": [0.4, 0.5, 0.6],
+    "size": {"height": 40, "width": 40},
+    "do_center_crop": True,
+    "crop_size": {"height": 32, "width": 32},
+    "resample": 3,
+}
+
+
+def folder_of(tmp_path, state, config, images=IMAGES, file="model.safetensors"):
+    saved(state, tmp_path / file)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(images))
+    return tmp_path
+
+
+def with_heads(theirs, prefix, *names):
+    state = of_hugging_face(theirs, prefix)
+    for name, head in zip(names, ("head", "head_dist"), strict=False):
+        for end in ("weight", "bias"):
+            state[f"{name}.{end}"] = theirs.state_dict()[f"{head}.{end}"]
+    return state
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_a_vit_of_transformers(tmp_path, file):
+    theirs = timm_small(norm_layer=partial(nn.LayerNorm, eps=1e-12))
+    state = with_heads(theirs, "vit.", "classifier")
+    folder = folder_of(tmp_path, state, CONFIG, file=file)
+    ours, told = load_weights(folder)
+    assert ours.config["norm_eps"] == 1e-12
+    same(ours, theirs)
+    assert (told.mean, told.std) == ((0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    assert (told.crop, told.interpolation) == (0.8, "bicubic")
+    assert told.image_size == (32, 32) and told.classes[6] == "kind 6"
+    same(load_pretrained(folder / file), theirs)  # by its config.json
+
+
+def test_an_epsilon_that_matters_is_kept(tmp_path):
+    theirs = timm_small(norm_layer=partial(nn.LayerNorm, eps=0.1))
+    state = with_heads(theirs, "vit.", "classifier")
+    folder = folder_of(tmp_path, state, CONFIG | {"layer_norm_eps": 0.1})
+    same(load_pretrained(folder), theirs)
+
+
+def test_deits_of_transformers(tmp_path):
+    theirs = timm_small(VisionTransformerDistilled)
+    config = CONFIG | {"model_type": "deit", "layer_norm_eps": 1e-6}
+    names = ("cls_classifier", "distillation_classifier")
+    folder = folder_of(tmp_path, with_heads(theirs, "deit.", *names), config)
+    ours = load_pretrained(folder)
+    assert isinstance(ours, DistilledVisionTransformer)
+    with torch.no_grad():
+        first, second, _ = ours.both_heads(photos(32))
+        close((first + second) / 2, theirs(photos(32)))
+    # With the class token's head alone, the distillation token is like a register.
+    folder_of(tmp_path, with_heads(theirs, "deit.", "classifier"), config)
+    ours = load_pretrained(folder)
+    assert type(ours) is VisionTransformer and ours.config["num_registers"] == 1
+    close(ours(photos(32)), first)
+
+
+def test_a_backbone_of_transformers_without_a_head(tmp_path):
+    state = of_hugging_face(timm_small(), "") | {"pooler.dense.bias": torch.ones(24)}
+    folder = folder_of(tmp_path, state, CONFIG)
+    with pytest.raises(ValueError, match="no trained head: give num_classes="):
+        load_pretrained(folder)
+    assert load_pretrained(folder, num_classes=2)(photos(32)).shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"hidden_act": "gelu_new"}, "its hidden_act is gelu_new, ours gelu"),
+        ({"qkv_bias": False}, "its qkv_bias is False, ours True"),
+        ({"model_type": "beit"}, "it is a beit, none of vit, deit"),
+        ({"num_attention_heads": 0}, "its num_attention_heads is 0"),
+        ({"image_size": [32]}, "its image_size is"),
+        ({"layer_norm_eps": math.inf}, "its layer_norm_eps is inf"),
+    ],
+)
+def test_what_differs_in_a_config_is_named(tmp_path, changes, said):
+    state = with_heads(timm_small(), "vit.", "classifier")
+    with pytest.raises(ValueError, match=f"{tmp_path}: {said}"):
+        load_pretrained(folder_of(tmp_path, state, CONFIG | changes))
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"rescale_factor": 1 / 127.5}, "another range"),
+        ({"resample": 0}, "no interpolation"),
+        ({"size": {"longest_edge": 3}}, "KeyError"),
+    ],
+)
+def test_images_that_ours_are_not_are_named(tmp_path, changes, said):
+    folder = folder_of(tmp_path, {"a": torch.ones(1)}, CONFIG, IMAGES | changes)
+    with pytest.raises(ValueError, match=f"does not say how images are made .*{said}"):
+        preprocessing_of(folder)
+
+
+def test_a_folder_that_lacks_a_file_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"has no config\.json"):
+        load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ValueError, match="is not JSON"):
+        load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(CONFIG))
+    with pytest.raises(ValueError, match=r"neither model\.safetensors nor pytorch"):
+        load_pretrained(tmp_path)
+
+
+def test_names_of_a_hub_and_of_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    hub = {n for n in ("google/vit", "a/w.pth", "runs/x", "vit_b_16", "x") if is_hub(n)}
+    assert hub == {"google/vit"}
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_hub_without_a_network_is_its_cache_or_one_line(
+    tmp_path, monkeypatch, cached
+):
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    real = hub.hf_hub_download
+    monkeypatch.setattr(
+        hub, "hf_hub_download", lambda *a, **k: real(*a, **k, cache_dir=tmp_path)
+    )
+    if not cached:
+        with pytest.raises(
+            RuntimeError, match=r"owner/vit: config\.json is not in"
+        ) as no:
+            load_pretrained("owner/vit")
+        assert "\n" not in str(no.value)
+        return
+    theirs = timm_small(norm_layer=partial(nn.LayerNorm, eps=1e-12))
+    repository = tmp_path / "models--owner--vit"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs/main").write_text("a" * 40)
+    (snapshot := repository / "snapshots" / ("a" * 40)).mkdir(parents=True)
+    folder_of(snapshot, with_heads(theirs, "vit.", "classifier"), CONFIG)
+    same(load_pretrained("owner/vit"), theirs)
+
+
+# ---- timm's own settings ----
+
+
+def test_a_folder_of_timm(tmp_path):
+    theirs = drawn(timm.create_model("vit_tiny_patch16_224", num_classes=3), std=0.02)
+    told = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.2] * 3}
+    config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": told}
+    folder = folder_of(tmp_path, theirs, config)
+    same(load_pretrained(folder), theirs, 224)
+    assert preprocessing_of(folder).std == (0.2, 0.2, 0.2)
+    for kind in ("vit_base_patch16_rpn_224", "resnet18"):
+        (tmp_path / "config.json").write_text(
+            json.dumps(config | {"architecture": kind})
+        )
+        with pytest.raises(ValueError, match=r"no ViT|ours|no class token"):
+            load_pretrained(folder)
