@@ -56,8 +56,9 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"{options.weights} is exported already: take what it is of")
     difference = export(weights, path, kind=options.format, int8=options.int8)
     print(
-        f"{path}: {path.stat().st_size / 1e6:.2f} MB, any batch size; on random images "
-        f"its logits differ from the model's by at most {difference:.1e}"
+        f"{path}: {path.stat().st_size / 1e6:.2f} MB, any batch size\n"
+        f"  its logits of random images differ from the model's by {difference:.1e} "
+        "at most"
     )
     print(f"{path}.json: the images that it takes, and its classes")
     return 0

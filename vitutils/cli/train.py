@@ -370,10 +370,10 @@ def measured(
         last = history[-1]
         accuracy = found.get("test_accuracy", max(r["val_accuracy"] for r in history))
         print(
-            f"{accuracy:.2%} of the {'test' if found else 'validation'} images, "
+            f"{accuracy:.2%} of the {'test' if found else 'validation'} images\n"
             f"{last['seconds']:.0f} s, {last['images_per_second']:,.0f} images a "
-            f"second, {last['waiting']:.1%} of the time waiting for images; see "
-            f"{folder}/result.json"
+            f"second, {last['waiting']:.1%} of the time waiting for images\n"
+            f"All that was measured: {folder}/result.json"
         )
         weights = shlex.quote(f"{folder}/best.safetensors")
         print(
