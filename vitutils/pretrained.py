@@ -126,7 +126,10 @@ def convert(
         cls, outputs = VisionTransformer, ["head"]
     config = sizes(state, names, len(outputs), num_heads or heads, trained_at)
     if num_classes is None and config["num_classes"] is None:
-        raise ValueError("it has no trained head: give num_classes= for a new one")
+        raise ValueError(
+            "it has no trained head: give num_classes= for a new one, or "
+            "train one on your images (vitutils train --init)"
+        )
     if num_classes not in (None, config["num_classes"]):
         config["num_classes"] = num_classes
         state = without_heads(state)
