@@ -214,6 +214,14 @@ def test_no_thread_outlives_the_processes_together():
 # ---- who am I? ----
 
 
+def test_settings_differ_where_one_alone_is_a_dict():
+    nested = {"crop": {"scale": 1}}
+    for before, now in ((nested, {"crop": None}), ({"crop": None}, nested)):
+        found = processes.difference(before, now)
+        assert found == ("crop", before["crop"], now["crop"])
+    assert processes.difference(nested, {"crop": {"scale": 1}}) is None
+
+
 def test_alone_every_question_has_its_plain_answer():
     assert (processes.count(), processes.rank()) == (1, 0)
     assert processes.total(2.0, 0.0) == (2.0, 0.0)

@@ -257,7 +257,7 @@
     const facts = make("p", { class: "lab-small" }), table = make("div"), aside = make("div");
     let drawing = false, ink = 255, at = [14, 14], down = false, last = null;
 
-    const draw = button("Draw", () => setDrawing(!drawing), { "aria-pressed": false });
+    const draw = button("Draw", () => setDrawing(!drawing));
     const rubber = button("Black pen", () => {
       ink = ink ? 0 : 255;
       rubber.setAttribute("aria-pressed", ink === 0);
@@ -271,7 +271,7 @@
 
     function setDrawing(on) {
       drawing = on;
-      draw.setAttribute("aria-pressed", on);
+      draw.textContent = on ? "Stop drawing" : "Draw";
       picture.classList.toggle("lab-draws", on);
       canvas.tabIndex = on ? 0 : -1;
       if (on) {
