@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import torch
 import yaml
 from chapters import stamp
 from filelock import FileLock
@@ -22,6 +23,17 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 NO_BROWSER = "no browser: apt-get install chromium, or set CHROMIUM to its path"
+
+
+# Autograd that first works after torch.export or torch.compile starts threads for
+# devices, and refuses every fork from then on; one that has worked before starts none.
+torch.ones(1, requires_grad=True).sum().backward()
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    """Every test draws the same numbers, whichever ran before it in its worker."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")
