@@ -72,7 +72,7 @@ def test_choices_and_results_share_no_seed():
     for part in study.PARTS:
         seeds = {task["seed"] for task in study.tasks_of(part, NOTHING)}
         if part in study.CHOOSING:
-            assert seeds == {study.TUNING_SEED}
+            assert seeds <= {study.TUNING_SEED}
         elif part != "teachers":
             assert study.TUNING_SEED not in seeds
 
@@ -81,6 +81,32 @@ def test_each_arm_has_a_search_of_the_same_size():
     tasks = study.tasks_of("search", NOTHING) + study.tasks_of("soft", NOTHING)
     for arm in study.ARMS:
         assert len([task for task in tasks if task["arm"] == arm]) == 3
+
+
+def test_beyond_the_end_of_three_rates_one_more_is_tried():
+    assert study.tasks_of("search, further", NOTHING) == []  # the middle one
+    best = {"none": 6e-3, "hard": 1.5e-3}
+    runs = [
+        row(t, 0.6 if t["lr"] == best.get(t["arm"], 3e-3) else 0.5)
+        for t in study.tasks_of("search", NOTHING)
+    ]
+    further = study.tasks_of("search, further", study.choices(runs))
+    assert [(t["arm"], t["lr"]) for t in further] == [
+        ("none", 1.2e-2),
+        ("hard", 7.5e-4),
+    ]
+    runs += [row(t, 0.7 if t["arm"] == "none" else 0.4) for t in further]
+    chosen = study.choices(runs)
+    assert (chosen["none"]["lr"], chosen["hard"]["lr"]) == (1.2e-2, 1.5e-3)
+    swapped = [(t["arm"], t["lr"]) for t in study.tasks_of("rates", chosen)]
+    pairs = [("hard", 1.2e-2), ("none", 1.5e-3), ("token", 1.5e-3), ("hard", 3e-3)]
+    assert swapped == 5 * pairs
+
+
+def test_the_papers_temperature_may_win():
+    runs = [row(t, 0.6) for t in study.tasks_of("search", NOTHING)]
+    runs += [row(t, 0.5) for t in study.tasks_of("soft", study.choices(runs))]
+    assert study.PAPER.items() <= study.choices(runs)["soft, tuned"].items()
 
 
 def test_the_main_part_has_ten_seeds_for_each_primary_contrast():
@@ -141,7 +167,7 @@ def test_the_two_heads_of_an_arm_choose_together():
 def test_the_plan_fits_into_two_hours_of_two_cores():
     text = study.planned([])
     (so_far,) = [line for line in text.splitlines() if line.startswith("so far")]
-    assert float(so_far.split()[2]) <= 210
+    assert float(so_far.split()[2]) <= 225
     done = study.tasks_of("augmentation", NOTHING)
     assert "to do   0    0 min" in study.planned([row(t, 0.5) for t in done])
 
@@ -174,7 +200,9 @@ def small(monkeypatch, tmp_path):
 
 
 def shorter(part, **which):
-    tasks = study.tasks_of(part, study.choices([]))
+    chosen = study.choices([])
+    chosen["token"]["lr"] = 6e-3
+    tasks = study.tasks_of(part, chosen)
     return next(task for task in tasks if which.items() <= task.items())
 
 
@@ -185,6 +213,8 @@ def shorter(part, **which):
         {"part": "more", "arm": "token"},
         {"part": "controls", "arm": "none", "smoothing": 0.1},
         {"part": "controls", "arm": "hard", "whole": True},
+        {"part": "controls", "arm": "hard", "dealt": True},
+        {"part": "rates", "arm": "two class tokens"},
         {"part": "crops", "arm": "hard"},
         {"part": "SGD", "arm": "none"},
         {"part": "recipe", "arm": "none", "randaugment": 9},
@@ -203,8 +233,10 @@ def test_each_kind_of_run_measures_and_again_the_same(small, task):
 def test_what_chooses_never_reads_the_test_images(small, monkeypatch):
     blind = Dataset("noise", small.train, small.validation, None, small.classes)
     monkeypatch.setattr(study, "cifar", lambda data: blind)
-    for part in study.CHOOSING:
-        study.run(study.tasks_of(part, study.choices([]))[0], "noise")
+    chosen = study.choices([])
+    chosen["hard"]["lr"] = 6e-3  # an end, from which the search goes on
+    for part in (*study.CHOOSING, "teachers"):
+        study.run(study.tasks_of(part, chosen)[0], "noise")
 
 
 def test_the_arms_of_a_seed_share_images_and_seeds_do_not(small):
@@ -231,6 +263,35 @@ def test_a_noted_teacher_says_of_each_crop_what_it_would_say(small):
     study.learn(student, train, "noise", loss_fn=loss_fn, **settings)
     assert len(apart) == 6 and max(apart) == 0
     assert noted.at == len(answers) == 2 * 90
+
+
+def test_dealt_answers_stay_with_their_label_and_leave_their_image(small):
+    train = study.drawn("noise", 3, "flips")
+    labels = torch.cat(
+        [labels for e in (0, 1) for _, labels in train.batches(40, seed=3, epoch=e)]
+    )
+    answers = torch.stack([labels, torch.arange(len(labels))], dim=1)
+    found = study.dealt(answers, train, 3)
+    assert torch.equal(found[:, 0], labels)
+    assert torch.equal(found[:, 1].sort().values, answers[:, 1])
+    assert (found[:, 1] != answers[:, 1]).float().mean() > 0.7
+
+
+def test_a_student_may_teach_the_next(small):
+    study.run(shorter("main", arm="none", seed=0), "noise")
+    found = study.run(shorter("controls", arm="hard", teacher="student"), "noise")
+    saved = study.load_model(study.student_file("none", 0))
+    right = study.evaluate(saved, small.test).accuracy
+    assert found["accuracy"]["teacher"] == pytest.approx(right, abs=1e-4)
+
+
+def test_a_teacher_learns_from_other_crops_than_it_judges(small, monkeypatch):
+    seeds = []
+    monkeypatch.setattr(
+        study, "fit", lambda *args, seed, **settings: seeds.append(seed) or []
+    )
+    study.run(shorter("main", arm="hard", seed=0), "noise")
+    assert seeds == [1000, 0]
 
 
 def test_where_the_crops_are_others_the_teacher_is_asked_anew():
@@ -318,6 +379,12 @@ def test_the_study_goes_on_where_it_was_and_concludes_at_the_end(
     assert [t["part"] for t in made[count:]] == 4 * ["SGD rates"] + 3 * ["SGD"]
     assert main(["distillation", "--parts", "nine"]) == 1
     assert "no part nine" in capsys.readouterr().err
+
+
+def test_a_seed_that_stands_twice_is_an_error():
+    runs = [row(task, 0.5) for task in study.tasks_of("main", NOTHING)]
+    with pytest.raises(ValueError, match="a seed twice"):
+        study.conclusion(runs + runs[:1])
 
 
 def test_nothing_is_concluded_before_all_seeds_are_there():
