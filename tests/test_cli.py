@@ -420,6 +420,22 @@ def test_presets_build_the_models_that_they_name(root):
     assert isinstance(convnet, ConvNet)
 
 
+def test_the_page_of_the_recipe_says_what_the_preset_does(root):
+    text = (root / "book" / "recipe.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\|[^|]*\|[^|]*\| ([^|]*?) \| `--([a-z-]+)", text, re.M)
+    said = {option.replace("-", "_"): value for value, option in rows}
+    words = ["imagenet_deit_small", "--data", "imagenet"]
+    does = vars(options_of(words))
+    assert said.pop("crop") == "yes" and does["crop"] == "resized"
+    assert said.pop("repeats") == "yes" and does["repeats"] == 3
+    assert said.pop("warmup") == f"{does['warmup'] * does['epochs']:.0f} epochs"
+    assert (said.pop("clip_norm"), does["clip_norm"]) == ("no", float("inf"))
+    assert len(said) >= 10
+    for name, value in said.items():
+        number = 0 if value == "no" else float(value.split(" / ")[0])
+        assert does[name] == number, name
+
+
 def test_deit_crops_as_in_the_paper_also_in_memory(folder):
     words = ["imagenet_deit_small", "--data", str(folder), "--image-size", "8"]
     train = load_data(options_of(words)).train

@@ -118,7 +118,7 @@ def test_the_main_part_has_ten_seeds_for_each_primary_contrast():
 
 def test_arms_without_a_teacher_have_none():
     for task in every_task():
-        if task["part"] != "transfer":
+        if task["part"] not in ("transfer", "finer"):
             assert ("teacher" in task) == (task["arm"] not in study.UNTAUGHT)
 
 
@@ -283,6 +283,17 @@ def test_a_student_may_teach_the_next(small):
     saved = study.load_model(study.student_file("none", 0))
     right = study.evaluate(saved, small.test).accuracy
     assert found["accuracy"]["teacher"] == pytest.approx(right, abs=1e-4)
+
+
+@pytest.mark.parametrize("by", ["labels", "teacher"])
+def test_a_student_learns_on_from_larger_images(small, by):
+    study.run(shorter("main", arm="token", seed=0), "noise")
+    task = shorter("finer", arm="token", by=by, size=48, seed=0)
+    found = study.run(task | {"epochs": 1}, "noise")
+    assert {"class", "distill", "both", "teacher"} == found["accuracy"].keys()
+    assert study.run(task | {"epochs": 1}, "noise") == found
+    large = study.enlarged(small.test, 48)
+    assert large.image_size == 48 and study.enlarged(small.test, 32) is small.test
 
 
 def test_a_teacher_learns_from_other_crops_than_it_judges(small, monkeypatch):
