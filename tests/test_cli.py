@@ -422,8 +422,8 @@ def test_presets_build_the_models_that_they_name(root):
 
 def test_the_page_of_the_recipe_says_what_the_preset_does(root):
     text = (root / "book" / "recipe.md").read_text(encoding="utf-8")
-    rows = re.findall(r"^\|[^|]*\|[^|]*\| ([^|]*?) \| `--([a-z-]+)", text, re.M)
-    said = {option.replace("-", "_"): value for value, option in rows}
+    rows = re.findall(r"^\|[^|`]*`--([a-z-]+)[^|]*\|[^|]*\| ([^|]*?) \|", text, re.M)
+    said = {option.replace("-", "_"): value for option, value in rows}
     words = ["imagenet_deit_small", "--data", "imagenet"]
     does = vars(options_of(words))
     assert said.pop("crop") == "yes" and does["crop"] == "resized"
