@@ -69,8 +69,9 @@ def measure(args: argparse.Namespace) -> list[dict]:
     """Return a row a network: its accuracy, and images a second by library."""
     images = torch.randn(args.batch, 3, 224, 224, device=args.device)
     steps = {}
-    for name, libraries in builders().items():
-        for library, build in libraries.items():
+    known = builders()
+    for name in args.networks:
+        for library, build in known[name].items():
             model = build().to(args.device)
             step = make_step(model, "forward", DTYPES[args.dtype], images, None)
             once = warm_up(step, args.device)
@@ -95,6 +96,9 @@ def measure(args: argparse.Namespace) -> list[dict]:
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--networks", nargs="+", choices=PUBLISHED, default=list(PUBLISHED)
     )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32")

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Use nine minutes of a machine with a GPU well: tests, throughput, CIFAR-10.
+# Use nine minutes of a machine with a GPU well: tests, throughput, DeiT's figure 1,
+# CIFAR-10.
 #
 #   bash benchmarks/gpu.sh --data cifar10-jpeg.tar.xz
 #   bash benchmarks/gpu.sh --smoke      # on the CPU, at toy size, in about two minutes
@@ -13,8 +14,8 @@
 # OUT names the folder of the results (runs/gpu), PYTHON the interpreter, which needs
 # torch, torchvision, timm, tensorboard and pytest; vitutils need not be installed, and
 # no network is needed. Each part has a limit, in seconds (LIMIT_TESTS,
-# LIMIT_THROUGHPUT, LIMIT_CIFAR10), and a record that is kept up to date: a part that
-# fails, or takes too long, costs the others nothing. CIFAR-10 gets what time is left.
+# LIMIT_THROUGHPUT, LIMIT_SPEED, LIMIT_CIFAR10), and a record: a part that fails, or
+# takes too long, costs the others nothing. CIFAR-10 gets what time is left.
 
 set -u
 cd "$(dirname "$0")/.." || exit
@@ -35,7 +36,7 @@ python=${PYTHON:-python3}
 [ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ] && python=.venv/bin/python
 OUT=${OUT:-runs/gpu}
 mkdir -p "$OUT" || exit
-rm -f "$OUT"/{tests,throughput,cifar10}.{json,log} "$OUT/summary.txt"
+rm -f "$OUT"/{tests,throughput,speed,cifar10}.{json,log} "$OUT/summary.txt"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 
 # Runs write a state of some 200 MB an epoch: into memory, if there is enough.
@@ -90,10 +91,12 @@ fi
 compile=(--compile timm)
 if [ -n "$smoke" ]; then
     export VITUTILS_CUDA_TESTS_ON=cpu CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=1
-    limits=("${LIMIT_TESTS:-300}" "${LIMIT_THROUGHPUT:-180}" "${LIMIT_CIFAR10:-180}")
+    limits=("${LIMIT_TESTS:-300}" "${LIMIT_THROUGHPUT:-180}" "${LIMIT_SPEED:-60}"
+        "${LIMIT_CIFAR10:-180}")
     words=${words:-not compiled and not torchrun}
     throughput=(--device cpu --sizes 28px_patch7 --batch 8 --rounds 1 --seconds 0.01
         --limit 60)
+    speed=(--networks DeiT-Ti --batch 1 --rounds 1 --seconds 0)
     cifar10=(--device cpu --toy --images 1000 --seconds 30)
     if [ -n "$quick" ]; then
         compile=()
@@ -101,9 +104,10 @@ if [ -n "$smoke" ]; then
     fi
     data=${data:-fashion_mnist}
 else
-    limits=("${LIMIT_TESTS:-90}" "${LIMIT_THROUGHPUT:-220}")
+    limits=("${LIMIT_TESTS:-90}" "${LIMIT_THROUGHPUT:-180}" "${LIMIT_SPEED:-50}")
     throughput=(--device cuda --modes train forward --seconds 0.2
         --limit $((limits[1] - 60)))
+    speed=(--device cuda --dtype bf16 --batch 256 --rounds 3 --seconds 0.2)
     data=${data:-cifar10}
 fi
 
@@ -111,11 +115,13 @@ part tests "${limits[0]}" "$python" benchmarks/cuda_tests.py -k "$words" \
     --record "$OUT/tests.json"
 part throughput "${limits[1]}" "$python" benchmarks/throughput.py --dtypes bf16 \
     "${compile[@]}" "${throughput[@]}" --record "$OUT/throughput.json"
+part speed "${limits[2]}" "$python" benchmarks/accuracy_and_speed.py "${speed[@]}" \
+    --record "$OUT/speed.json"
 if [ -z "$smoke" ]; then
-    limits[2]=${LIMIT_CIFAR10:-$((525 - SECONDS))}
-    cifar10=(--device cuda --seconds $((limits[2] - 25)))
+    limits[3]=${LIMIT_CIFAR10:-$((525 - SECONDS))}
+    cifar10=(--device cuda --seconds $((limits[3] - 25)))
 fi
-part cifar10 "${limits[2]}" "$python" benchmarks/cifar10_gpu.py --data "$data" \
+part cifar10 "${limits[3]}" "$python" benchmarks/cifar10_gpu.py --data "$data" \
     "${cifar10[@]}" --folder "$work/cifar10" --record "$OUT/cifar10.json"
 
 say "$SECONDS s in all"
