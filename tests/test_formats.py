@@ -3,12 +3,17 @@
 import argparse
 import json
 import math
+import re
+import socket
+import time
 from functools import partial
 
+import nbformat
 import numpy as np
 import pytest
 import timm
 import torch
+from PIL import Image
 from test_pretrained import (
     GIVEN,
     close,
@@ -23,9 +28,19 @@ from timm.models.deit import VisionTransformerDistilled
 from torch import nn
 
 from vitutils import data
+from vitutils.data.preprocessing import Preprocessing
 from vitutils.deit import DistilledVisionTransformer
+from vitutils.engine import hubs
 from vitutils.engine.checkpoints import load_model
-from vitutils.engine.formats import HEADS, SIDES, TIMM, heads_of, rename, unwrap
+from vitutils.engine.formats import (
+    HEADS,
+    SIDES,
+    TIMM,
+    WRAPPERS,
+    heads_of,
+    rename,
+    unwrap,
+)
 from vitutils.engine.hubs import is_hub, preprocessing_of, unlike
 from vitutils.engine.weights import load_weights
 from vitutils.maps import attention_maps
@@ -127,6 +142,22 @@ def test_register_tokens_of_timm_and_dinov2(tmp_path, without_slot):
     }
     found = convert(state, **GIVEN)[2]["embeddings.pos_embed"]
     assert torch.equal(found, slots)
+
+
+def test_dinov2_with_registers_answers_as_timms(tmp_path):
+    kind, sizes = "vit_small_patch14_reg4_dinov2", {"embed_dim": 24, "depth": 2}
+    theirs = timm.create_model(kind, img_size=28, num_classes=5, num_heads=3, **sizes)
+    drawn(theirs)
+    given = {"num_heads": 3, "trained_at": 28}
+    same(load_pretrained(saved(theirs, tmp_path / "timm.pth"), **given), theirs, 28)
+    # Meta's own file adds a row of positions to the class token, as timm has done.
+    state = theirs.state_dict()
+    row = torch.randn(1, 1, 24)
+    state["cls_token"] = state["cls_token"] - row
+    state["pos_embed"] = torch.cat((row, state["pos_embed"]), dim=1)
+    state["register_tokens"] = state.pop("reg_token")
+    state["mask_token"] = torch.zeros(1, 24)
+    same(load_pretrained(saved(state, tmp_path / "meta.pth"), **given), theirs, 28)
 
 
 def test_a_grid_that_nothing_tells_is_asked_for(tmp_path):
@@ -447,6 +478,39 @@ def test_a_hub_without_a_network_is_its_cache_or_one_line(
     same(load_pretrained("owner/vit"), theirs)
 
 
+@pytest.mark.parametrize("size", [{"height": 40, "width": 40}, 40])
+def test_photos_are_squashed_where_a_processor_squashes_them(tmp_path, size):
+    folder = folder_of(tmp_path, {"a": torch.ones(1)}, CONFIG, IMAGES | {"size": size})
+    told = preprocessing_of(folder)
+    assert Preprocessing.from_json(told.to_json()) == told
+    image = Image.fromarray(
+        np.random.default_rng(0).integers(0, 256, (50, 90, 3), "u1")
+    )
+    square = image.resize((40, 40), Image.Resampling.BICUBIC).crop((4, 4, 36, 36))
+    assert np.array_equal(told.fit(image), square)
+    images = IMAGES | {"size": {"shortest_edge": 40}}
+    kept = preprocessing_of(folder_of(tmp_path, {"a": torch.ones(1)}, CONFIG, images))
+    wide = image.resize((72, 40), Image.Resampling.BICUBIC).crop((20, 4, 52, 36))
+    assert np.array_equal(kept.fit(image), wide)
+    assert "squash" not in kept.to_json()  # as files of version 0.2
+
+
+@pytest.mark.parametrize("refused", [True, False])
+def test_a_hub_that_cannot_be_reached_is_soon_told(monkeypatch, refused):
+    """It was asked again for 24 s where connections are refused, 40 where none is."""
+    hub = pytest.importorskip("huggingface_hub")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        if refused:
+            server.close()
+        monkeypatch.setattr(hub.constants, "ENDPOINT", f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(hubs, "PATIENCE", 0.3)
+        began = time.perf_counter()
+        with pytest.raises(RuntimeError, match="the hub could not be reached") as no:
+            load_pretrained("nobody/no-such-vit")
+    assert time.perf_counter() - began < 3 and "\n" not in str(no.value)
+
+
 # ---- timm's own settings ----
 
 
@@ -463,3 +527,47 @@ def test_a_folder_of_timm(tmp_path):
         )
         with pytest.raises(ValueError, match=r"no ViT|ours|no class token"):
             load_pretrained(folder)
+
+
+# ---- what chapter 13 says ----
+
+# What shows that a row of its table is true.
+LOADS = {
+    "torchvision's ViTs, with a replaced head too": [
+        test_torchvision_with_a_replaced_head
+    ],
+    "timm's and DeiT's, DeiT III (no position for the class token), register tokens": [
+        test_positions_without_a_class_slot_as_in_deit_iii,
+        test_register_tokens_of_timm_and_dinov2,
+        test_a_folder_of_timm,
+    ],
+    "DINOv2, with register tokens too; MAE, pretrained or with a head on the class "
+    "token": [
+        test_dinov2_with_registers_answers_as_timms,
+        test_the_decoder_of_maes_training_is_left_out,
+        test_a_head_that_reads_the_patches_is_refused,
+    ],
+    "Google's `.npz`": [test_pre_logits_are_dropped_for_a_new_head_and_else_refused],
+    "Hugging Face's `vit`, `deit`, `dinov2`: a folder with `config.json`, or "
+    "`OWNER/NAME` on its hub": [
+        test_a_vit_of_transformers,
+        test_deits_of_transformers,
+        test_a_hub_without_a_network_is_its_cache_or_one_line,
+    ],
+    "a training's checkpoint: `model`, `state_dict`, `teacher`, averages, prefixes as "
+    "`module.`": [
+        test_a_checkpoint_with_the_options_of_its_training,
+        test_prefixes_are_taken_off,
+        test_of_raw_weights_and_averages_it_is_said_which_are_taken,
+    ],
+}
+
+
+def test_what_chapter_13_says_that_loads_is_shown(root):
+    notebook = nbformat.read(root / "notebooks/13_pretrained_weights.ipynb", 4)
+    table = next(c.source for c in notebook.cells if "| what tells the" in c.source)
+    rows = re.findall(r"(?m)^\| ([^|]+) \|[^|]+\|[^|]+\|$", table)[1:]
+    assert rows == [*LOADS]
+    kinds = {kind.removesuffix("_with_registers") for kind in hubs.KINDS}
+    assert kinds == {*re.findall(r"`([a-z0-9]+)`", rows[4])}
+    assert {*re.findall(r"`([a-z_]+)`", rows[5])} <= {*WRAPPERS}

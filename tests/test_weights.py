@@ -22,8 +22,9 @@ from vitutils.data.preprocessing import Preprocessing
 from vitutils.distill import ConvNet, Teacher, hard_distillation
 from vitutils.engine import formats
 from vitutils.engine.checkpoints import save_model
+from vitutils.engine.libraries import as_ours
 from vitutils.engine.published import PUBLISHED, Published
-from vitutils.engine.weights import Converting, Weights, as_ours, load_weights
+from vitutils.engine.weights import Converting, Weights, load_weights
 from vitutils.pretrained import at_image_size
 from vitutils.vit import VisionTransformer
 
@@ -424,7 +425,7 @@ def test_a_vit_of_another_library_becomes_ours_where_ours_answers_the_same(tmp_p
 
 
 def test_timm_without_a_network_or_absent_is_one_line(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
     def fail(*_, **__):
         raise OSError("no route\nto host")

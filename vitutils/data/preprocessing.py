@@ -29,6 +29,8 @@ class Preprocessing:
             the center of 224 pixels of an image resized to 256.
         interpolation: how images are resized, "bilinear" or "bicubic".
         classes: names of the classes, in the order of the logits; empty if unknown.
+        squash: whether images of any shape are squashed into the square before the
+            crop, as Hugging Face's ViTs want it; else they keep their shape.
 
     Raises:
         ValueError: a value is none of these.
@@ -40,6 +42,7 @@ class Preprocessing:
     crop: float = 1.0
     interpolation: str = "bilinear"
     classes: tuple[str, ...] = ()
+    squash: bool = False
 
     def __post_init__(self):
         mean, std = self.mean, self.std
@@ -51,6 +54,7 @@ class Preprocessing:
             "crop": is_row((self.crop,), (int, float), 0.1, 1),
             "interpolation": self.interpolation in ("bilinear", "bicubic"),
             "classes": names and all(names),
+            "squash": isinstance(self.squash, bool),
         }
         if wrong := [name for name, fits in right.items() if not fits]:
             value = ascii(getattr(self, wrong[0]))
@@ -71,7 +75,10 @@ class Preprocessing:
 
     def to_json(self) -> str:
         """Return all values as JSON, the same text for the same values."""
-        return json.dumps(asdict(self))
+        told = asdict(self)
+        if not self.squash:
+            del told["squash"]  # which version 0.2 does not know
+        return json.dumps(told)
 
     def read(self, path: str | Path | BytesIO) -> Tensor:
         """Return an image file as the model wants it, (C, height, width).
@@ -88,7 +95,10 @@ class Preprocessing:
         # 232.0 pixels may be a bit less in floats
         height, width = (int(side / self.crop + 1e-6) for side in self.image_size)
         kind = v2.InterpolationMode(self.interpolation)
-        image = cover(shorten(image), (height, width), kind)
+        if self.squash:
+            image = v2.functional.resize(image, [height, width], kind)
+        else:
+            image = cover(shorten(image), (height, width), kind)
         return v2.functional.center_crop(image, list(self.image_size))
 
     def normalize(self, pixels: Tensor) -> Tensor:

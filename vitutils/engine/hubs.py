@@ -12,7 +12,14 @@ from torch import Tensor, nn
 
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.formats import from_hugging_face
-from vitutils.engine.published import HEAD_WIDTH, PUBLISHED, entry, find, read
+from vitutils.engine.published import (
+    HEAD_WIDTH,
+    PUBLISHED,
+    entry,
+    find,
+    imagenet_classes,
+    read,
+)
 from vitutils.engine.strangers import listed, shown
 
 EPS = 1e-6  # of the norms, in all libraries but Hugging Face's
@@ -20,6 +27,7 @@ KINDS = ("vit", "deit", "dinov2", "dinov2_with_registers")  # of transformers
 OURS = {"hidden_act": "gelu", "qkv_bias": True, "use_swiglu_ffn": False}
 HALF = [0.5, 0.5, 0.5]
 RESAMPLING = {2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+PATIENCE = 4  # seconds in which a hub is to answer
 FILES = r".+\.(pth|pt|bin|npz|safetensors|ckpt|tar)"
 
 
@@ -62,7 +70,7 @@ def find_source(name: str | Path, which: str | None = None) -> Source:
         state = weights_of(path, which)
         beside = part(path.parent, "config.json")
         if beside and "embeddings.patch_embeddings.projection.weight" in state:
-            return of_transformers(str(path), state, read_json(beside))
+            return source_of_transformers(str(path), state, read_json(beside))
         heads = None
         if entry(name):  # Google's files tell it themselves
             tokens = {"cls_token", "class_token"} & state.keys()
@@ -73,7 +81,8 @@ def find_source(name: str | Path, which: str | None = None) -> Source:
     for file in ("model.safetensors", "pytorch_model.bin"):
         if (path := part(place, file)) is not None:
             state = weights_of(path, which)
-            made = of_timm if "architecture" in config else of_transformers
+            is_timm = "architecture" in config
+            made = source_of_timm if is_timm else source_of_transformers
             return made(str(name), state, config)
     raise ValueError(f"{name} has neither model.safetensors nor pytorch_model.bin")
 
@@ -128,11 +137,14 @@ def described(name: str | Path) -> tuple[str | Path, dict]:
         return known.hf_hub_id, {"architecture": rest, "pretrained_cfg": said}
     config = part(name, "config.json")
     if config is None:
-        raise ValueError(f"{name} has no config.json, which tells a model's sizes")
+        raise ValueError(
+            f"{name} has no config.json, which tells a model's sizes, and no "
+            "best.safetensors, as the folder of a run"
+        )
     return name, read_json(config)
 
 
-def of_timm(name: str, state: dict[str, Tensor], config: dict) -> Source:
+def source_of_timm(name: str, state: dict[str, Tensor], config: dict) -> Source:
     """Return weights of timm, once it is sure that our model computes the same."""
     timm = imported("timm", name)
     args = config.get("model_args", {})
@@ -167,16 +179,25 @@ def unlike(model: nn.Module) -> str | None:
 
 
 def images_of_timm(said: dict) -> Preprocessing:
-    """Return what a model's settings in timm say of its images."""
+    """Return what a model's settings in timm say of its images.
+
+    Whatever is smoother than bilinear becomes bicubic.
+    """
     _, *size = said["input_size"]
     mean, std = said["mean"], said["std"]
     crop = said.get("crop_pct") or 0.875
-    kind = said.get("interpolation") or "bicubic"
+    kind = "bilinear" if said.get("interpolation") == "bilinear" else "bicubic"
     names = said.get("label_names") or ()
-    return Preprocessing(tuple(size), tuple(mean), tuple(std), crop, kind, tuple(names))
+    if said.get("num_classes") == 1000 and "in1k" in (said.get("tag") or ""):
+        names = names or imagenet_classes()
+    if (way := said.get("crop_mode") or "center") not in ("center", "squash"):
+        raise ValueError(f"its crop_mode is {shown(way)}")
+    return Preprocessing(
+        tuple(size), tuple(mean), tuple(std), crop, kind, tuple(names), way == "squash"
+    )
 
 
-def of_transformers(name: str, state: dict[str, Tensor], config: dict) -> Source:
+def source_of_transformers(name: str, state: dict[str, Tensor], config: dict) -> Source:
     """Return weights of Hugging Face's, once it is sure that ours compute the same."""
     kind = config.get("model_type")
     if kind not in KINDS:
@@ -212,7 +233,8 @@ def images_of_transformers(said: dict, config: dict) -> Preprocessing:
         or said.get("rescale_factor", 1 / 255) != 1 / 255
     ):
         raise ValueError("its images are of another range than [0, 1] (rescale_factor)")
-    resized = size = sides(said.get("size", 224))
+    resized = size = sides(wanted := said.get("size", 224))
+    squash = isinstance(wanted, int) or "shortest_edge" not in wanted
     if said.get("do_center_crop"):
         size = sides(said.get("crop_size", size))
     mean, std = said.get("image_mean", HALF), said.get("image_std", HALF)
@@ -224,7 +246,9 @@ def images_of_transformers(said: dict, config: dict) -> Preprocessing:
         names = []  # nobody named them
     kind = RESAMPLING.get(said.get("resample", 2), "")
     crop = min(size[0] / resized[0], 1.0)
-    return Preprocessing(size, tuple(mean), tuple(std), crop, kind, tuple(names))
+    return Preprocessing(
+        size, tuple(mean), tuple(std), crop, kind, tuple(names), squash
+    )
 
 
 def weights_of(path: Path, which: str | None) -> dict[str, Tensor]:
@@ -243,21 +267,29 @@ def part(place: str | Path, file: str) -> Path | None:
     if (folder := Path(place).expanduser()).is_dir():
         return folder / file if (folder / file).is_file() else None
     hub = imported("huggingface_hub", place)
-    for cached in (True, False):
-        try:
-            return Path(hub.hf_hub_download(str(place), file, local_files_only=cached))
-        except (hub.errors.LocalEntryNotFoundError, hub.errors.OfflineModeIsEnabled):
-            pass
-        except hub.errors.EntryNotFoundError:  # the repository is there, without it
-            return None
-        except Exception as error:  # no such repository, or none for this user
-            words = str(error).strip().partition("\n")[0]
-            raise ValueError(f"{place}: {shown(words, 300)}") from error
-    raise RuntimeError(
-        f"{place}: {file} is not in Hugging Face's cache on this machine, and the hub "
-        "could not be reached: load it once with a network, or give a folder that "
-        "holds config.json and model.safetensors"
-    )
+    repository = str(place)
+    try:
+        return Path(hub.hf_hub_download(repository, file, local_files_only=True))
+    except hub.errors.LocalEntryNotFoundError:
+        pass
+    except hub.errors.EntryNotFoundError:  # the repository is there, without it
+        return None
+    except ValueError as error:
+        raise ValueError(f"{place}: {shown(error, 300)}") from error
+    try:  # A download would try again and again for half a minute.
+        hub.get_hf_file_metadata(hub.hf_hub_url(repository, file), timeout=PATIENCE)
+        return Path(hub.hf_hub_download(repository, file))
+    except hub.errors.EntryNotFoundError:
+        return None
+    except hub.errors.HfHubHTTPError as error:  # no such one, or none for this user
+        words = str(error).strip().partition("\n")[0]
+        raise ValueError(f"{place}: {shown(words, 300)}") from error
+    except Exception as error:  # of its own library for networks
+        raise RuntimeError(
+            f"{place}: {file} is not in Hugging Face's cache on this machine, and the "
+            "hub could not be reached: load it once with a network, or give a folder "
+            "that holds config.json and model.safetensors"
+        ) from error
 
 
 def read_json(path: Path) -> dict:

@@ -11,8 +11,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torchvision import models
 
 from vitutils.data.download import fetch
+from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.formats import unwrap
 from vitutils.engine.strangers import (
     FLOATS,
@@ -44,6 +46,16 @@ class Published(NamedTuple):
     file: str = ""
     crop: float = 224 / 256
     interpolation: str = "bicubic"
+
+    def images(self, size: tuple[int, int]) -> Preprocessing:
+        """Return how images of a size, (height, width), are made."""
+        mean, std, crop = self.mean, self.std, self.crop
+        return Preprocessing(size, mean, std, crop, self.interpolation)
+
+
+def imagenet_classes() -> tuple[str, ...]:
+    """Return the names of ImageNet's thousand classes, as torchvision has them."""
+    return tuple(models.ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"])
 
 
 META = "https://dl.fbaipublicfiles.com"

@@ -1,34 +1,22 @@
 """A trained model by its name or file, with what it wants of images."""
 
-import difflib
 import hashlib
-import importlib
-import math
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from vitutils.data.files import pair
 from vitutils.data.preprocessing import LUMINANCE, Preprocessing
-from vitutils.data.splits import generator
-from vitutils.engine.checkpoints import (
-    existing,
-    is_checkpoint,
-    load_model,
-    read_preprocessing,
-)
+from vitutils.engine.checkpoints import is_checkpoint, load_model, read_preprocessing
 from vitutils.engine.formats import Unplaced
 from vitutils.engine.hubs import preprocessing_of
-from vitutils.engine.published import Published, entry, fetched, read
-from vitutils.engine.strangers import NUMBERS, listed, shown
-from vitutils.pretrained import convert, load_pretrained, renormalize
+from vitutils.engine.libraries import LIBRARIES, as_ours
+from vitutils.engine.published import entry, imagenet_classes
+from vitutils.pretrained import load_pretrained, renormalize
 from vitutils.vit import VisionTransformer
 
 
@@ -60,7 +48,8 @@ def load_weights(
     """Load a trained model from wherever it comes.
 
     Args:
-        name: a checkpoint of this book, a published name, a file of another library,
+        name: a checkpoint of this book, the folder of a run, whose best model is
+            taken, a published name, a file of another library,
             a folder or repository of Hugging Face's (``OWNER/NAME``), or
             ``torchvision/NAME`` or ``timm/NAME``: any classifier of these.
         weights: file with weights of such a classifier; None: the library's best,
@@ -79,6 +68,7 @@ def load_weights(
             tells how its images are normalized, or it tells another way than is given.
         RuntimeError: it could not be fetched.
     """
+    name = model_file(name)
     library, _, kind = str(name).partition("/")
     told = None
     if library in LIBRARIES and kind and not Path(name).exists():
@@ -102,7 +92,7 @@ def load_weights(
                 raise
             model = load_pretrained(name, **given, trained_at=image_size)
         if published := entry(name):
-            told = images_of(published, pair(model.config["image_size"]))
+            told = published.images(pair(model.config["image_size"]))
             if num_classes is None and model.config["num_classes"] == 1000:
                 told = replace(told, classes=imagenet_classes())
     if told is None:
@@ -120,6 +110,25 @@ def load_weights(
             )
         told = replace(told, **{word: tuple(value)})  # trained by somebody otherwise
     return Weights(model, told)
+
+
+def model_file(name: str | Path) -> str | Path:
+    """Return the model's file in a run's folder, and any other name as it is.
+
+    Raises:
+        ValueError: it is a file that holds no model for this package.
+    """
+    path = Path(name).expanduser()
+    if (path / "best.safetensors").is_file() and not (path / "config.json").is_file():
+        return path / "best.safetensors"
+    if path.name == "last.pt" and path.is_file():
+        raise ValueError(f"{name} is for --resume: take best.safetensors beside it")
+    if path.suffix in (".onnx", ".pt2", ".torchscript"):
+        raise ValueError(
+            f"{name} is for other programs: take the weights that it was exported "
+            "from, or, to predict and evaluate, an .onnx file"
+        )
+    return name
 
 
 def asked_for(
@@ -151,18 +160,6 @@ def asked_for(
             "(--image-size)"
         )
     return Preprocessing(pair(size), tuple(mean), tuple(std))
-
-
-def imagenet_classes() -> tuple[str, ...]:
-    """Return the names of ImageNet's thousand classes, as torchvision has them."""
-    return tuple(models.ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"])
-
-
-def images_of(published: Published, size: tuple[int, int]) -> Preprocessing:
-    """Return how the images of published weights are made."""
-    return Preprocessing(
-        size, published.mean, published.std, published.crop, published.interpolation
-    )
 
 
 # ---- images of one model for another ----
@@ -235,137 +232,3 @@ def recolored(model: nn.Module, channels: int) -> nn.Module:
     other = type(model)(**model.config | {"in_channels": channels})
     other.load_state_dict(state | {f"{first}.weight": weight})
     return other.train(model.training)
-
-
-# ---- other libraries' models ----
-
-
-def of_torchvision(
-    name: str, file: str | Path | None
-) -> tuple[nn.Module, Preprocessing]:
-    """Return a classifier of torchvision, with the weights of a file or its own."""
-    known = models.list_models(module=models)
-    if name not in known:
-        raise ValueError(
-            f"torchvision has no classifier {shown(name)}: {alike(name, known)}"
-        )
-    best = models.get_model_weights(name).DEFAULT
-    made = best.transforms()
-    (size,), (resized,) = made.crop_size, made.resize_size
-    told = Published(
-        best.url,
-        tuple(made.mean),
-        tuple(made.std),
-        crop=size / resized,
-        interpolation=made.interpolation.value,
-    )
-    state = read_file(file or fetched(name, told))
-    old = r"(denselayer\d+\.(?:norm|conv))\.(?=\d)"  # of DenseNet's own files
-    state = {re.sub(old, r"\1", key): value for key, value in state.items()}
-    own = {}
-    if name in ("googlenet", "inception_v3"):  # whose weights want other images
-        own = {"transform_input": True, "init_weights": False}
-    model = filled(partial(models.get_model, name, **own), state, f"torchvision/{name}")
-    told = images_of(told, (size, size))
-    if file is None:
-        told = replace(told, classes=tuple(best.meta["categories"]))
-    return model, told
-
-
-def of_timm(name: str, file: str | Path | None) -> tuple[nn.Module, Preprocessing]:
-    """Return a classifier of timm, with the weights of a file or its own."""
-    try:
-        timm = importlib.import_module("timm")
-    except ImportError as error:
-        raise ValueError(f"timm/{name} needs timm: pip install timm") from error
-    try:
-        timm.get_pretrained_cfg(name, allow_unregistered=False)
-    except RuntimeError as error:
-        known = [*timm.list_pretrained(), *timm.list_models()]
-        raise ValueError(f"timm has no {shown(name)}: {alike(name, known)}") from error
-    if file:
-        state = read_file(file)
-        model = filled(partial(timm.create_model, name), state, f"timm/{name}")
-    else:
-        try:
-            model = timm.create_model(name, pretrained=True)
-        except Exception as error:  # of Hugging Face's hub, and of timm
-            raise RuntimeError(
-                f"timm/{name} could not be fetched "
-                f"({shown(' '.join(str(error).split()), 200)}): try again with a "
-                "network, or give a file of its weights"
-            ) from error
-    made = timm.data.resolve_model_data_config(model)
-    smooth = made["interpolation"] != "bilinear"
-    told = Preprocessing(
-        tuple(made["input_size"][1:]),
-        tuple(made["mean"]),
-        tuple(made["std"]),
-        made["crop_pct"],
-        "bicubic" if smooth else "bilinear",
-    )
-    tag = model.pretrained_cfg.get("tag") or ""
-    if file is None and model.num_classes == 1000 and "in1k" in tag:
-        told = replace(told, classes=imagenet_classes())
-    return model, told
-
-
-def read_file(path: str | Path) -> dict[str, Tensor]:
-    """Read weights of any model; an error names their file."""
-    path = existing(Path(path).expanduser())
-    try:
-        return read(path, kinds=NUMBERS)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-def filled(build: Callable, state: dict[str, Tensor], name: str) -> nn.Module:
-    """Build another library's model for as many classes as the weights have.
-
-    Args:
-        build: called with num_classes.
-        state: the weights.
-        name: the model's, for an error.
-    """
-    model = build(num_classes=1000)
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    heads = [k for k, shape in shapes.items() if shape[:1] == (1000,) and k in state]
-    others = {state[k].shape[0] for k in heads if state[k].shape[1:] == shapes[k][1:]}
-    if len(others) == 1 and others != {1000}:
-        model = build(num_classes=others.pop())
-    try:
-        model.load_state_dict(state)  # their models also know older names
-    except RuntimeError as error:
-        words = shown(" ".join(str(error).split()), 300)
-        raise ValueError(f"these are no weights of {name}: {words}") from error
-    return model
-
-
-def alike(name: str, known: Sequence[str]) -> str:
-    """Return in words which of the known names are like one."""
-    close = difflib.get_close_matches(name, known, n=6, cutoff=0.5)
-    return f"perhaps {' or '.join(close)}" if close else f"it has {listed(known)}"
-
-
-@torch.no_grad()
-def as_ours(model: nn.Module, wanted: Preprocessing) -> nn.Module:
-    """Return the book's model of another library's, or the other if ours differ."""
-    heads = (m.num_heads for m in model.modules() if hasattr(m, "num_heads"))
-    try:
-        cls, config, state = convert(
-            model.state_dict(),
-            num_heads=next(heads, None),
-            trained_at=wanted.image_size,
-        )
-    except ValueError:  # it is no ViT as ours
-        return model
-    ours = cls(**config).eval()
-    ours.load_state_dict(state)
-    images = torch.linspace(-2, 2, 3 * math.prod(wanted.image_size))
-    images = images[torch.randperm(len(images), generator=generator(0))]
-    images = images.view(1, 3, *wanted.image_size)
-    same = torch.allclose(ours(images), model(images), atol=1e-4, rtol=1e-4)
-    return ours if same else model
-
-
-LIBRARIES = {"torchvision": of_torchvision, "timm": of_timm}
