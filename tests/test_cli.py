@@ -28,12 +28,13 @@ from vitutils.cli import predict
 from vitutils.cli.options import explained, how_to_read
 from vitutils.cli.parts import CROPS, load_data, make_model
 from vitutils.cli.presets import PRESETS
-from vitutils.cli.train import main, options_of, told, told_before_the_end
+from vitutils.cli.train import main, not_learned, options_of, told, told_before_the_end
 from vitutils.data import DATA, load
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import load_model, save_model
+from vitutils.engine.exported import held_out_of
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.published import PUBLISHED, Published
 from vitutils.engine.weights import load_weights
@@ -50,10 +51,8 @@ TINY = [
     "--depth=1",
     "--num-heads=2",
     "--mlp-dim=32",
-    "--widths",
-    "4",
-    "4",
 ]
+NET = [*SHORT, "--model", "convnet", "--widths", "4", "4"]
 
 TOLD = Preprocessing((8, 8), (0.5,) * 3, (0.25,) * 3)
 
@@ -121,14 +120,109 @@ def test_a_run_goes_on_with_its_own_options_alone(folder, tmp_path, capsys):
     for changed, error in (
         (["--images", "50"], "has images 72, not 50"),
         (["--mixup", "0.8"], "has mixup 0.0, not 0.8"),
-        (["--repeats", "3"], "has repeats 1, not 3"),
         (["--embed-dim", "32"], "has embed_dim 16, not 32"),
-        (["--model", "convnet"], "has model VisionTransformer, not ConvNet"),
         (["--data", str(other)], f"has data {folder.name}, not other"),
+        (
+            ["--repeats=3", "--lr=1", "--depth=2", "--seed=5", "--average=0.9"],
+            "has lr 0.01, not 1.0; seed 0, not 5; average 0.0, not 0.9; depth 1, not "
+            "2; repeats 1, not 3: resume",
+        ),
     ):
         assert main([*words, *changed, "--resume"]) == 1
         assert error in capsys.readouterr().err
+    assert main([*words[:4], *NET, "--resume"]) == 1
+    assert "has model VisionTransformer, not ConvNet" in capsys.readouterr().err
     assert (tmp_path / "run" / "result.json").read_text() == before
+
+
+def test_a_run_goes_on_without_being_told_again(folder, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    assert main([str(folder), "--folder", str(run), *TINY, "--epochs", "3"]) == 0
+    whole = (run / "best.safetensors").read_bytes()
+    shutil.rmtree(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(FolderRun, "one_is_to_stop", lambda run: run.step == 7)
+        assert main([str(folder), "--folder", str(run), *TINY, "--epochs", "3"]) == 130
+    capsys.readouterr()
+    assert main(["--folder", str(run), "--resume", "--lr", "2"]) == 1
+    assert "has lr 0.01, not 2.0: resume" in capsys.readouterr().err
+    assert main(["--folder", str(run), "--resume"]) == 0
+    assert (run / "best.safetensors").read_bytes() == whole
+    words = json.loads((run / "result.json").read_text())["command"]
+    assert f"train {folder} --folder {run}" in words
+
+
+@pytest.mark.parametrize("words", ["--lr=100", "--lr=1e-30"])
+def test_a_run_that_learns_nothing_says_so(folder, tmp_path, capsys, words):
+    run = ["--folder", str(tmp_path / "run")]
+    assert main([str(folder), *run, *TINY, words, "--clip-norm=inf"]) == 0
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "try a lower --lr than" in err
+
+
+def test_what_a_run_that_learns_nothing_is():
+    labels = torch.tensor([0, 0, 0, 1])
+
+    def of(losses, accuracy):
+        rows = [{"train_loss": loss, "val_accuracy": accuracy} for loss in losses]
+        return not_learned(rows, labels)
+
+    assert of([2.0, 1.0], 1.0) is None and of([2.0], 1.0) is None
+    assert "ended at 2 and began at 2" in of([2.0, 1.0, 2.0], 1.0)
+    assert "75.0%, is no more" in of([2.0, 1.0], 0.75)
+
+
+def test_the_size_of_a_start_is_proposed(teacher, tmp_path, capsys):
+    for name, side in (("a/1", 121), ("a/2", 130), ("b/1", 121), ("b/2", 121)):
+        path = tmp_path / "photos" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (side, 121)).save(path)
+    words = [str(tmp_path / "photos"), "--folder", str(tmp_path / "run"), *SHORT]
+    for more, said in (
+        (["--init", str(teacher)], "(--image-size 8)"),
+        ([], "(--image-size 112)"),
+        (["--patch-size", "14"], "(--image-size 112)"),
+        (["--patch-size", "10"], "(--image-size 110)"),
+    ):
+        assert main([*words, *more]) == 1
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+
+
+def test_a_runs_folder_stands_for_its_best_model(folder, teacher, tmp_path, capsys):
+    run = teacher.parent
+    words = [str(folder), "--folder", str(tmp_path / "run"), *SHORT, "--init", str(run)]
+    assert main(words) == 0
+    assert f"{run} is a run's folder: {teacher} is taken\n" in capsys.readouterr().err
+    image = str(folder / "test/upper/0.png")
+    assert predict.main([image, "--weights", str(run)]) == 0
+    assert capsys.readouterr().err == f"{run} is a run's folder: {teacher} is taken\n"
+    for name, said in (
+        ("last.pt", "is for --resume: take best.safetensors beside it"),
+        ("best.pt2", "is for other programs: take the weights that it was exported"),
+        ("best.torchscript", "is for other programs"),
+    ):
+        assert predict.main([image, "--weights", str(run / name)]) == 1
+        assert said in capsys.readouterr().err
+    words[-1] = str(run / "best.onnx")
+    assert main(words) == 1
+    assert "best.onnx is for other programs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--depth=1 --num-heads=5",
+        "--epochs=0",
+        "--model=deit",
+        "--teacher=no",
+        "--init=no",
+    ],
+)
+def test_options_are_checked_before_the_data_are_read(tmp_path, monkeypatch, words):
+    monkeypatch.setattr("vitutils.cli.train.load_data", lambda options: pytest.fail())
+    words = ["fashion_mnist", "--folder", str(tmp_path / "run"), *words.split()]
+    assert main(words) == 1
 
 
 def test_a_folder_without_test_images_is_measured_by_validation(
@@ -150,6 +244,7 @@ def test_a_folder_without_test_images_is_measured_by_validation(
     assert evaluate(load_model(run / "best.safetensors"), data.validation).accuracy == (
         best
     )
+    assert held_out_of(run / "best.safetensors") == data.held_out
     assert main([*words, "--image-size", "8x12", "--resume"]) == 0
 
 
@@ -185,7 +280,8 @@ def test_a_fine_tuning_goes_on_bit_by_bit(folder, teacher, tmp_path, monkeypatch
 @pytest.mark.parametrize("model", ["vit", "convnet"])
 def test_a_frozen_model_learns_with_its_head_alone(folder, tmp_path, model):
     start, run = tmp_path / "start", tmp_path / "run"
-    words = ["--data", str(folder), *TINY, "--epochs=1", "--model", model]
+    sizes = {"vit": TINY, "convnet": NET}[model]
+    words = ["--data", str(folder), *sizes, "--epochs=1"]
     assert main([*words, "--folder", str(start)]) == 0
     init = start / "best.safetensors"
     words = ["--data", str(folder), *SHORT, "--init", str(init), "--freeze"]
@@ -471,7 +567,6 @@ def test_a_world_without_a_rank_is_one_process(folder, tmp_path, monkeypatch):
         ("--mixup nan", "mixup nan is not a number"),
         ("--seed -1", "seed is -1"),
         ("--layer-decay 1.5", "layer_decay 1.5 is not in"),
-        ("--layer-decay 0.5 --model convnet", "is for a vit or deit: ConvNet"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(
@@ -613,11 +708,18 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         ["cifar10", "--teacher-weights", "cnn.pth"],
         ["cifar10", "--teacher-mean", "0.5"],
         ["cifar10", "--mean", "0.5"],  # of what?
+        ["cifar10", "--widths", "4"],
+        ["cifar10", "--model", "convnet", "--depth", "3"],
+        ["cifar10", "--init", "a.pth", "--freeze", "--layer-decay", "0.5"],
+        ["cifar10", "--folder", __file__],
+        [__file__],
+        ["cifar100", "--data", "cifar10"],
     ):
         with pytest.raises(SystemExit) as stopped:
             options_of(words)
         assert stopped.value.code == 2
-        assert "usage" in capsys.readouterr().err
+        said = capsys.readouterr().err
+        assert said.startswith("vitutils train: ") and said.count("\n") == 1
 
 
 def test_help_explains_every_option(capsys):

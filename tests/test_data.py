@@ -731,6 +731,12 @@ def test_streamed_image_that_does_not_decode(streamed):
     with pytest.raises(RuntimeError, match="cannot be read") as error:
         list(streamed.test.batches(8))
     assert path in str(error.value) and "Traceback" not in str(error.value)
+    other = streamed.test.paths[-1]
+    with open(other, "wb"):
+        pass
+    with pytest.raises(RuntimeError, match="2 files cannot be read") as error:
+        list(streamed.test.batches(2))
+    assert f"{path} (" in str(error.value) and f"{other} (" in str(error.value)
 
 
 def test_large_folder_needs_image_size(tmp_path, monkeypatch):
@@ -770,7 +776,7 @@ def test_folder_errors(tmp_path):
     broken(
         "c",
         missing,
-        "has no images of the classes dog",
+        "has no images of the classes dog; put some there, or move these folders",
         lambda folder: remove(folder / "train" / "dog"),
     )
     broken(
@@ -820,6 +826,29 @@ def test_images_that_do_not_decode_are_named(tmp_path):
     Image.fromarray(np.zeros((64, 64), np.uint16)).save(path)
     with pytest.raises(RuntimeError, match="I;16"):
         load(tmp_path)
+
+
+def test_all_that_do_not_decode_are_named_at_once(tmp_path):
+    write_images(tmp_path, size=(64, 64), n=20)
+    for i in range(20):
+        path = tmp_path / "train" / "dog" / f"{i:03}.png"
+        whole = path.read_bytes()
+        path.write_bytes(whole[: 0 if i % 2 else -30])
+    for size in (None, 32):
+        with pytest.raises(RuntimeError) as error:
+            load(tmp_path, image_size=size)
+        said = str(error.value)
+        assert said.startswith("20 files cannot be read as images: ")
+        assert "dog/000.png (" in said and "and 17 more: replace them or" in said
+
+
+def test_the_size_that_is_proposed_is_filled_by_patches(tmp_path):
+    for side, proposed in ((121, 112), (300, 224), (9, 9)):
+        folder = write_images(tmp_path / f"{side}", size=(side, side), n=1)
+        path = folder / "train" / "dog" / "000.png"
+        Image.new("RGB", (side, side + 9)).save(path)
+        with pytest.raises(ValueError, match=f"give image_size, say {proposed} "):
+            load(folder)
 
 
 def test_one_colour_image_among_grey_ones_makes_all_colour(tmp_path):

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -28,6 +29,7 @@ from vitutils.cli.evaluate import (
 from vitutils.data import load
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.data.splits import MemorySplit, StreamedSplit
+from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.engine.published import PUBLISHED
 from vitutils.train import Evaluation, evaluate
 
@@ -251,20 +253,68 @@ def test_the_part_is_the_test_or_what_there_is(tmp_path, weights, capsys):
     assert capsys.readouterr().err == ""
 
 
+def held_out(folder, weights):
+    """Return the images, labels and paths that are judged as held out."""
+    options = command_line(str(folder), "--weights", weights, "--split", "validation")
+    split = labelled(options, Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3)).split
+    return *next(split.batches(99)), {*split.paths}
+
+
+JUDGED = "--split validation judges those that were held out"
+
+
 def test_a_part_that_training_held_out_is_the_same_here(tmp_path, weights, capsys):
     folder = tmp_path / "photos"
     photos(folder, CLASSES, each=12)
-    options = command_line(str(folder), "--weights", weights, "--split", "validation")
-    wanted = Preprocessing((8, 8), (0.0,) * 3, (1.0,) * 3)
-    split = labelled(options, wanted).split
     kept = load(folder, image_size=8).validation
-    (images, labels), (_, expected) = next(split.batches(99)), next(kept.batches(99))
+    (images, labels, _), (_, expected) = (
+        held_out(folder, weights),
+        next(kept.batches(9)),
+    )
     assert torch.equal(labels, expected) and len(labels) == 3
     torch.testing.assert_close(images, kept.images / 255)
+    assert "does not tell which images" in capsys.readouterr().err
     assert main([str(folder), "--weights", weights]) == 0
-    assert (
-        "--split validation judges those that were held out" in capsys.readouterr().err
-    )
+    assert JUDGED in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("part", ["", "train"])
+def test_what_was_held_out_is_judged_whatever_became_of_the_folder(
+    tmp_path, weights, capsys, part
+):
+    folder = tmp_path / "photos"
+    photos(folder / part, CLASSES, each=12)
+    data = load(folder, image_size=16)
+    model = load_model(weights)
+    save_model(model, weights, data.preprocessing, data.held_out)
+    *_, first = held_out(folder, weights)
+    assert capsys.readouterr().err == "" and len(first) == 3
+    assert main([str(folder), "--weights", weights]) == 0
+    assert JUDGED in capsys.readouterr().err
+    gone, changed, *_ = sorted(first)
+    photos(folder / part, CLASSES, each=15, start=99)
+    for i, name in enumerate(sorted(CLASSES)):  # as they were, but for new ones
+        for k in range(12):
+            photo(folder / part / name / f"{k}.png", 12 * i + k)
+    moved = folder.rename(tmp_path / "moved")
+    *_, found = held_out(moved / part, weights)
+    assert {path.replace("moved", "photos") for path in found} == first
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "of 3 images held out 0 are gone or changed, and of 36 in all" in err
+    assert "there are 45 now" in err
+    for path, size in ((gone, None), (changed, (40, 40))):
+        place = Path(path.replace("photos", "moved"))
+        place.unlink() if size is None else photo(place, 0, size)
+    assert len(held_out(moved, weights)[2]) == 1
+    assert "held out 2 are gone or changed" in capsys.readouterr().err
+    photos(tmp_path / "others", CLASSES, each=20, start=500)
+    words = [str(tmp_path / "others"), "--weights", weights]
+    assert main(words) == 0  # another folder: all of it is new to the model
+    assert capsys.readouterr().err == ""
+    assert main([*words, "--split", "validation"]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "none of the 3 images that the training" in err
 
 
 def test_other_sizes_and_channels_are_converted():
@@ -298,7 +348,8 @@ def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, weights, capsys):
     photos(tmp_path / "photos", CLASSES)
     photos(tmp_path / "four", ["a", "b", "c", "d"])
     photos(tmp_path / "torn", CLASSES)
-    (tmp_path / "torn" / "dog" / "0.png").write_bytes(b"torn")
+    for name in ("dog/0.png", "owl/1.png"):
+        (tmp_path / "torn" / name).write_bytes(b"torn")
     (tmp_path / "empty").mkdir()
     state = load_file(weights)
     state["head.bias"][0] = math.nan
@@ -308,11 +359,15 @@ def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, weights, capsys):
     ours = ["--weights", weights]
     for words, said in (
         (["photos"], "give --weights: a file"),
-        (["nowhere", *ours], r"nowhere is no folder and none of fashion_mnist"),
+        (
+            ["nowhere", *ours],
+            r"nowhere is neither a folder of images nor one of the datasets fash",
+        ),
         (["empty", *ours], "empty"),
         (["four", *ours], r"four has 4 classes \(a, b, c and 1 more\), .* apart 3"),
         (["fashion_mnist", *ours], "fashion_mnist has 10 classes"),
-        (["torn", *ours], "0.png cannot be read as an image"),
+        (["torn", *ours], r"2 files cannot .*dog/0.png \(.*\); .*owl/1.png \(.*\): re"),
+        (["best.safetensors", *ours], "best.safetensors is a file, which is neither"),
         (["photos", *ours, "--split", "test"], "has no part test, but train"),
         (["photos", "--weights", broken], "answers with NaN or infinity"),
     ):
@@ -328,6 +383,7 @@ def test_nothing_is_left_of_a_result_that_cannot_be_written(tmp_path, weights, c
     photos(tmp_path / "photos", CLASSES)
     (tmp_path / "file").touch()
     words = ["--weights", weights, "--out", str(tmp_path / "file")]
-    assert main([str(tmp_path / "photos"), *words]) == 1
+    with pytest.raises(SystemExit):
+        main([str(tmp_path / "photos"), *words])
     assert (tmp_path / "file").read_bytes() == b""
     assert "file" in capsys.readouterr().err

@@ -8,10 +8,11 @@ from small import CLASSES, photo, small
 
 from vitutils.cli import evaluate, predict
 from vitutils.cli.export import main
+from vitutils.data import load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine import exported
-from vitutils.engine.checkpoints import load_model
+from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.engine.exported import load_exported
 from vitutils.vit import VisionTransformer
 
@@ -69,6 +70,9 @@ def test_an_onnx_file_predicts_and_is_evaluated_like_the_model(tmp_path, capsys)
     small(tmp_path / "best.safetensors", DistilledVisionTransformer)
     for i, name in enumerate(CLASSES * 4):
         photo(tmp_path / "photos" / name / f"{i}.png", i)
+    data = load(tmp_path / "photos", image_size=16)
+    model = load_model(best)
+    save_model(model, best, data.preprocessing, data.held_out)
     assert main(["--weights", best]) == 0
     answers, judged = [], []
     for weights in (best, str(tmp_path / "best.onnx")):
@@ -78,6 +82,7 @@ def test_an_onnx_file_predicts_and_is_evaluated_like_the_model(tmp_path, capsys)
         lines = capsys.readouterr().out.splitlines()
         answers.append([json.loads(line)["classes"][0] for line in lines])
         assert evaluate.main([*words, "--out", str(tmp_path / "out")]) == 0
+        assert "--split validation judges those" in capsys.readouterr().err
         judged.append(json.loads((tmp_path / "out" / "evaluation.json").read_text()))
     for ours, theirs in zip(*answers, strict=True):
         assert ours["class"] == theirs["class"]
@@ -156,17 +161,19 @@ def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, capsys):
         (["--weights", best, "--format", "pt2", "--out", "a.onnx"], "ends in .pt2"),
         (
             ["--weights", best, "--format", "pt2", "--int8"],
-            "int8 is of the format onnx",
+            "--int8 is of the format onnx",
         ),
-        (["--weights", str(alone), "--format", "pt2"], "alone.onnx.json"),
-        (
-            ["--weights", str(torn), "--format", "pt2"],
-            "not what `vitutils export` writes",
-        ),
-        (["--weights", str(tmp_path / "none.onnx")], "no file"),
+        (["--weights", str(alone), "--format", "pt2"], "is exported already"),
     ):
         assert main(words) == 1
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and said in err, err
-    assert predict.main([str(tmp_path / "a.png"), "--weights", str(torn)]) == 1
-    assert "export the model again" in capsys.readouterr().err
+    for words, said in (
+        (["--weights", str(alone)], "alone.onnx.json is missing, which says what"),
+        (["--weights", str(torn)], "not what `vitutils export` writes"),
+        (["--weights", str(tmp_path / "none.onnx")], "no file"),
+        (["--weights", str(torn), "--file", best], "leave out --file"),
+    ):
+        assert predict.main([str(tmp_path / "a.png"), *words]) == 1
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and said in err, err

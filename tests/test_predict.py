@@ -81,16 +81,16 @@ def test_files_folders_and_patterns(tmp_path, monkeypatch):
     for name in ("b/2.png", "b/c/3.JPG", "a.png", "[1].png", "b/.hidden/4.png"):
         photo(tmp_path / name, 0)
     (tmp_path / "b" / "notes.txt").touch()
-    assert expanded(["b"]) == ["b/2.png", "b/c/3.JPG"]
-    assert expanded(["*.png"]) == ["[1].png", "a.png"]
-    assert expanded(["**/*.JPG", "a.png"]) == ["b/c/3.JPG", "a.png"]
-    assert expanded(["[1].png"]) == ["[1].png"]  # a file before it is a pattern
-    assert expanded(["a.png", "a.png", "b/2.png", "b"]) == [
+    assert expanded(["b"])[0] == ["b/2.png", "b/c/3.JPG"]
+    assert expanded(["*.png"])[0] == ["[1].png", "a.png"]
+    assert expanded(["**/*.JPG", "a.png"])[0] == ["b/c/3.JPG", "a.png"]
+    assert expanded(["[1].png"])[0] == ["[1].png"]  # a file before it is a pattern
+    assert expanded(["a.png", "a.png", "b/2.png", "b"])[0] == [
         "a.png",
         "b/2.png",
         "b/c/3.JPG",
     ]
-    assert expanded(["b/notes.txt"]) == ["b/notes.txt"]  # who names it, means it
+    assert expanded(["b/notes.txt"])[0] == ["b/notes.txt"]  # who names it, means it
 
 
 def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path, weights, capsys):
@@ -192,6 +192,9 @@ def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, weights, capsys):
     for words, said in (
         ([image], "give --weights: a file, such as .* or one of .*vit_b_16"),
         ([str(tmp_path / "z.png"), "--weights", weights], "there is no file .*z.png"),
+        ([image, "--weights", weights, "--image-size", "32"], "own image_size, 16x16:"),
+        ([image, "--weights", weights, "--num-heads", "1"], "own num_heads, 2: leave"),
+        ([image, "--weights", weights, "--map", "last"], "give --attention DIR too"),
         ([str(tmp_path / "*.gif"), "--weights", weights], "there is no file .*gif"),
         ([str(tmp_path / "empty"), "--weights", weights], "no images in the folder"),
         ([image, "--weights", "deit_tyny"], "deit_tyny is no file and none of"),
@@ -210,8 +213,31 @@ def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, weights, capsys):
         assert re.search(said, err), err
 
 
+def test_what_is_missing_is_named_and_the_others_are_answered(
+    tmp_path, weights, capsys
+):
+    image = photo(tmp_path / "a.png", 0) and str(tmp_path / "a.png")
+    (tmp_path / "empty").mkdir()
+    words = [str(tmp_path / "z.png"), image, str(tmp_path / "empty")]
+    assert main([*words, "--weights", weights, "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert json.loads(out)["image"] == image
+    assert err == (
+        f"there is no file {words[0]}\nthere are no images in the folder {words[2]}\n"
+    )
+
+
+def test_a_file_is_no_folder_to_write_to(tmp_path, weights, capsys):
+    photo(tmp_path / "a.png", 0)
+    for name in ("a.png", "a.png/maps"):
+        with pytest.raises(SystemExit):
+            main(["b.png", "--weights", weights, "--attention", str(tmp_path / name)])
+        err = capsys.readouterr().err
+        assert err.count("\n") == 1 and "a.png is a file, no folder" in err
+
+
 def test_an_error_is_traced_where_that_is_asked_for(capsys):
-    assert main(["a.png", "--debug"]) == 1
+    assert main([__file__, "--debug"]) == 1
     assert "Traceback" in capsys.readouterr().err
 
 

@@ -4,26 +4,23 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from vitutils import processes
-from vitutils.cli.options import HelpWithDefaults, sides
+from vitutils.cli.options import Parser, sides
 from vitutils.data.files import pair
 from vitutils.engine.exported import is_exported, load_exported
 from vitutils.engine.published import PUBLISHED
-from vitutils.engine.weights import Weights, load_weights
+from vitutils.engine.weights import Weights, load_weights, model_file
 
 ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:
     """Return the parser of a command that uses weights, with what says which."""
-    parser = argparse.ArgumentParser(
-        prog=f"vitutils {name}",
-        description=description,
-        formatter_class=HelpWithDefaults,
-        allow_abbrev=False,
-    )
+    parser = Parser(name, description)
     group = parser.add_argument_group("weights")
     group.add_argument(
         "--weights",
@@ -65,23 +62,47 @@ def load(options: argparse.Namespace) -> Weights:
             "which model? give --weights: a file, such as the best.safetensors of "
             f"`vitutils train`, or one of {', '.join(PUBLISHED)}"
         )
-    if is_exported(options.weights):
-        return load_exported(options.weights)
-    size = options.image_size
-    return load_weights(
-        options.weights,
-        weights=options.file,
-        num_heads=options.num_heads,
-        image_size=size and pair(size),
-        mean=options.mean,
-        std=options.std,
-    )
+    if not is_exported(options.weights):
+        take_file(options, "weights")
+    given = {
+        "num_heads": options.num_heads,
+        "image_size": options.image_size and pair(options.image_size),
+        "mean": options.mean and tuple(options.mean),
+        "std": options.std and tuple(options.std),
+    }
+    if not is_exported(options.weights):
+        found = load_weights(options.weights, weights=options.file, **given)
+    elif options.file:
+        raise ValueError(f"{options.weights} holds its weights: leave out --file")
+    else:
+        found = load_exported(options.weights)
+    told = getattr(found.model, "config", {}) | vars(found.preprocessing)
+    for name, value in given.items():
+        if value not in (None, own := told.get(name)):
+            gap = "x" if name == "image_size" else " "
+            words = gap.join(map(str, own)) if isinstance(own, tuple) else own
+            tells = f"tells its own {name}, {words}" if own else f"has no {name}"
+            raise ValueError(
+                f"{options.weights} {tells}: leave out --{name.replace('_', '-')}"
+            )
+    return found
+
+
+def take_file(options: argparse.Namespace, *names: str) -> None:
+    """Let options that name a run's folder name its best model, and say so."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None and (path := model_file(value)) != value:
+            setattr(options, name, str(path))
+            if processes.rank() == 0:
+                print(f"{value} is a run's folder: {path} is taken", file=sys.stderr)
 
 
 def ended(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Run a command and return its exit status; what goes wrong is told in a line."""
     try:
-        status = run(options)
+        with warnings_as_lines():
+            status = run(options)
         sys.stdout.flush()
         return status
     except KeyboardInterrupt as stopped:
@@ -93,9 +114,19 @@ def ended(run: Callable[[argparse.Namespace], int], options: argparse.Namespace)
         return told(error, status=1, debug=options.debug)
 
 
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Show of a warning its words alone, and not where in the code it came up."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda words, *_, **__: print(words, file=sys.stderr)
+        yield
+
+
 def told(error: BaseException, *, status: int, debug: bool = False) -> int:
     """Say what went wrong, and return the status."""
     text = " ".join(str(error).split()) or "stopped"
+    if isinstance(error, OSError) and error.strerror:  # the system's words
+        text = f"{error.filename or 'the system'}: {error.strerror}"
     if debug:
         text = "".join(traceback.format_exception(error)).rstrip()
     if processes.count() > 1:  # it may be wrong on one machine alone

@@ -20,7 +20,7 @@ import csv
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,20 +31,20 @@ from tqdm import tqdm
 
 from vitutils import plot
 from vitutils.cli.commands import ended, load, make_parser
-from vitutils.cli.options import add_options
+from vitutils.cli.options import add_options, folder_name
 from vitutils.cli.parts import device_of
-from vitutils.data import CIFAR, files
+from vitutils.data import files
 from vitutils.data import load as load_dataset
-from vitutils.data.datasets import stratified
+from vitutils.data.datasets import NAMED, HeldOut, folder_of, stratified
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.data.splits import Split, StreamedSplit
 from vitutils.engine.checkpoints import is_checkpoint, write_atomically
+from vitutils.engine.exported import held_out_of
 from vitutils.engine.machine import write_json
 from vitutils.engine.strangers import listed, shown
 from vitutils.train import Evaluation
 from vitutils.train import evaluate as answers_of
 
-NAMED = ("fashion_mnist", *CIFAR)
 BINS = 15
 MOST_ROWS = 20  # of the table that is printed
 
@@ -66,12 +66,16 @@ def main(arguments: Sequence[str]) -> int:
         "images there are. Where training held out a tenth, validation is that",
     )
     add_options(group, load_dataset, ["root"])
-    group.add_argument("--out", type=Path, metavar="DIR", help="folder for the results")
+    group.add_argument(
+        "--out", type=folder_name, metavar="DIR", help="folder for the results"
+    )
     return ended(run, parser.parse_args(arguments))
 
 
 def run(options: argparse.Namespace) -> int:
     """Judge the model that the options name, and say how good it is."""
+    if options.data not in NAMED:
+        folder_of(options.data, options.root)  # before a model may be fetched
     device = device_of(options)
     model, wanted = load(options)
     model.to(device)
@@ -130,16 +134,17 @@ def labelled(options: argparse.Namespace, wanted: Preprocessing) -> Labelled:
         data = load_dataset(options.data, root=options.root)
         part = options.split or "test"
         return Labelled(part, getattr(data, part), data.classes)
-    folder = Path(options.root or "", options.data).expanduser()
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder and none of {', '.join(NAMED)}")
+    folder = folder_of(options.data, options.root)
     classes, parts, skipped = files.scan_folder(folder)
     for words in files.told(skipped):
         print(words, file=sys.stderr)
-    part = options.split
+    part, known = options.split, held_out_of(options.weights)
     if part is None:
         part = next(name for name in ("test", "validation", "train") if name in parts)
-        if part == "train" and is_checkpoint(options.weights):
+        learned = is_checkpoint(options.weights)
+        if part == "train" and known:
+            learned = bool(known.rows(parts[part][0]))
+        if part == "train" and learned:
             print(
                 f"all images of {folder} are judged: of a folder that a model learned "
                 "from, --split validation judges those that were held out",
@@ -147,7 +152,7 @@ def labelled(options: argparse.Namespace, wanted: Preprocessing) -> Labelled:
             )
     if part == "validation" and part not in parts and "train" in parts:
         paths, labels = parts["train"]
-        _, rows = stratified(labels)
+        rows = rows_held_out(paths, labels, known, options)
         parts[part] = [paths[row] for row in rows.tolist()], labels[rows]
     if part not in parts:
         raise ValueError(
@@ -155,7 +160,7 @@ def labelled(options: argparse.Namespace, wanted: Preprocessing) -> Labelled:
             "--split"
         )
     paths, labels = parts[part]
-    split = Photos(
+    split = StreamedSplit(
         labels=labels,
         paths=paths,
         image_size=files.unpair(wanted.image_size),
@@ -163,26 +168,45 @@ def labelled(options: argparse.Namespace, wanted: Preprocessing) -> Labelled:
         augment=None,
         mean=wanted.mean,
         std=wanted.std,
-        wanted=wanted,
+        fit=wanted.fit,
     )
     return Labelled(part, split, classes)
 
 
-@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
-class Photos(StreamedSplit):
-    """Photos decoded batch by batch, as a model wants them."""
+def rows_held_out(
+    paths: Sequence[str],
+    labels: Tensor,
+    known: HeldOut | None,
+    options: argparse.Namespace,
+) -> Tensor:
+    """Return the indices of the images that training held out; say what differs.
 
-    wanted: Preprocessing
-
-    def _decode(self, item):
-        row, _ = item
-        paths = [self.paths[index] for index in row.tolist()]
-        fit = self.wanted.fit
-        try:
-            images = [files.read_image(p, self.in_channels, fit) for p in paths]
-        except RuntimeError as error:
-            return error
-        return torch.stack(images)
+    Raises:
+        ValueError: none of them is there.
+    """
+    if known is None:
+        print(
+            f"{options.weights} does not tell which images its training held out: "
+            "judged are those that a training on the folder as it is now would hold "
+            "out",
+            file=sys.stderr,
+        )
+        return stratified(labels)[1]
+    count = len(known.files)
+    if not (rows := known.rows(paths)):
+        raise ValueError(
+            f"{options.data} has none of the {count:,} images that the training "
+            f"of {options.weights} held out: give the folder that it learned from, or "
+            "leave out --split to judge all images"
+        )
+    if (gone := count - len(rows)) or len(paths) != known.images:
+        print(
+            f"{options.data} is not as it was in training: of {count:,} images "
+            f"held out {gone:,} are gone or changed, and of {known.images:,} in all "
+            f"there are {len(paths):,} now; new ones are not judged",
+            file=sys.stderr,
+        )
+    return torch.tensor(rows)
 
 
 class Fed:

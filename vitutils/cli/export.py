@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vitutils.cli.commands import ended, load, make_parser
-from vitutils.engine.exported import ENDINGS, export, is_exported
+from vitutils.engine.exported import ENDINGS, export, held_out_of, is_exported
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,10 +51,18 @@ def run(options: argparse.Namespace) -> int:
     path = options.out or default_path(options)
     if path.suffix != ending:
         raise ValueError(f"--out {path}: the name of this format ends in {ending}")
-    weights = load(options)
-    if is_exported(options.weights):
+    if options.int8 and options.format != "onnx":
+        raise ValueError(f"--int8 is of the format onnx, not of {options.format}")
+    if options.weights and is_exported(options.weights):
         raise ValueError(f"{options.weights} is exported already: take what it is of")
-    difference = export(weights, path, kind=options.format, int8=options.int8)
+    weights = load(options)
+    difference = export(
+        weights,
+        path,
+        kind=options.format,
+        int8=options.int8,
+        held_out=held_out_of(options.weights),
+    )
     print(
         f"{path}: {path.stat().st_size / 1e6:.2f} MB, any batch size\n"
         f"  its logits of random images differ from the model's by {difference:.1e} "

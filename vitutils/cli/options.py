@@ -10,7 +10,8 @@ import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Union, get_args, get_origin
+from pathlib import Path
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin
 
 
 def add_options(
@@ -99,6 +100,31 @@ def probability(text: str) -> float:
     if not 0 <= (number := float(text)) < 1:
         raise argparse.ArgumentTypeError(f"{text} is not in [0, 1)")
     return number
+
+
+def folder_name(text: str) -> Path:
+    """Read the name of a folder that is there or can be made."""
+    path = Path(text).expanduser()
+    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is a file, no folder")
+    return path
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of a command, which says in a line what is wrong."""
+
+    def __init__(self, command: str, description: str) -> None:
+        super().__init__(
+            prog=f"vitutils {command}",
+            description=description,
+            formatter_class=HelpWithDefaults,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """End with status 2."""
+        self.exit(2, f"{self.prog}: {message} (--help lists the options)\n")
 
 
 class HelpWithDefaults(

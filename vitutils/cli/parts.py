@@ -17,7 +17,7 @@ from torch import nn
 from vitutils import processes
 from vitutils.cli.options import picked
 from vitutils.data import CIFAR, Dataset, augmentation, load
-from vitutils.data.files import pair
+from vitutils.data.files import SizeNeeded, pair, unpair
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.data.splits import MemorySplit, strengthen
 from vitutils.deit import DistilledVisionTransformer
@@ -70,7 +70,10 @@ def load_data(options: argparse.Namespace) -> Dataset:
         processes.ask_first(lambda: found() and None)  # one downloads, then all read
     with warnings.catch_warnings():  # the summary says it too
         warnings.filterwarnings("ignore", ".*: skipped")
-        data = found()
+        try:
+            data = found()
+        except SizeNeeded as error:
+            raise SizeNeeded(error.args[0], fitting(options, error.args[1])) from error
     train = data.train
     if options.images is not None:
         train = train.subset(options.images)
@@ -82,6 +85,15 @@ def load_data(options: argparse.Namespace) -> Dataset:
         )
     train = strengthen(train, **picked(options, AUGMENT))
     return replace(data, train=train)
+
+
+def fitting(options: argparse.Namespace, side: int) -> int | tuple[int, int]:
+    """Return the size that --init has its images in, or a side that patches fill."""
+    if options.init is None:
+        return side // options.patch_size * options.patch_size or side
+    given = picked(options, ("num_heads", *NORMALIZATION))
+    weights = load_together(options.init, num_classes=2, **given)
+    return unpair(weights.preprocessing.image_size)
 
 
 def make_model(options: argparse.Namespace, data: Dataset) -> nn.Module:

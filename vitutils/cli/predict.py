@@ -6,9 +6,9 @@
     vitutils predict cat.jpg --weights best.safetensors --attention maps
 
 An image is a file (JPEG, PNG, WebP, TIFF, GIF, BMP ...), a folder, which stands for all
-images in it, or a pattern. What cannot be read is named, the others go on, and the exit
-status is 1. Probabilities are what the model says, which is often too sure, and of its
-own classes alone: it knows no others.
+images in it, or a pattern. What is missing or cannot be read is named, the others go
+on, and the exit status is 1. Probabilities are what the model says, which is often too
+sure, and of its own classes alone: it knows no others.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from vitutils import maps, plot
 from vitutils.cli.commands import ended, load, make_parser
-from vitutils.cli.options import positive
+from vitutils.cli.options import folder_name, positive
 from vitutils.cli.parts import device_of
 from vitutils.data import files
 from vitutils.data.preprocessing import Preprocessing
@@ -57,24 +57,32 @@ def main(arguments: Sequence[str]) -> int:
     )
     group.add_argument(
         "--attention",
-        type=Path,
+        type=folder_name,
         metavar="DIR",
         help="folder for a PNG of each image with a map of its patches beside it",
     )
     group.add_argument(
         "--map",
         choices=MAPS,
-        default="rollout",
         help="what it shows: last, to what the class token attends in the last layer, "
         "a mean of the heads; rollout, in all layers together; relevance, what speaks "
-        "for the class named first",
+        "for the class named first; if not given, rollout",
     )
     return ended(run, parser.parse_args(arguments))
 
 
 def run(options: argparse.Namespace) -> int:
     """Answer for each image; return 1 if one could not be read."""
-    paths = expanded(options.images)
+    if options.map and not options.attention:
+        raise ValueError(
+            f"--map {options.map} says what is drawn: give --attention DIR too"
+        )
+    kind = options.map or "rollout"
+    paths, missing = expanded(options.images)
+    for words in missing:
+        print(words, file=sys.stderr, flush=True)
+    if not paths:
+        return 1
     device = device_of(options)
     weights = load(options)
     model, wanted = weights.model.to(device), weights.preprocessing
@@ -97,7 +105,7 @@ def run(options: argparse.Namespace) -> int:
         with torch.inference_mode():
             chances = model(images).float().softmax(dim=1).cpu()
         best = chances.topk(min(options.top, chances.shape[1]), dim=1)
-        looks = MAPS[options.map](model, images).cpu() if options.attention else None
+        looks = MAPS[kind](model, images).cpu() if options.attention else None
         for row, path in enumerate(found):
             answer = {
                 "image": path,
@@ -111,7 +119,7 @@ def run(options: argparse.Namespace) -> int:
                 ],
             }
             if looks is not None:
-                target = free_name(options.attention, Path(path), options.map, taken)
+                target = free_name(options.attention, Path(path), kind, taken)
                 draw(target, images[row].cpu(), looks[row], answer, wanted)
                 answer["map"] = str(target)
             print(json.dumps(answer) if options.json else text(answer), flush=True)
@@ -121,16 +129,16 @@ def run(options: argparse.Namespace) -> int:
             "from gray ones, saw them in gray",
             file=sys.stderr,
         )
-    return int(read < len(paths))
+    return int(read < len(paths) or bool(missing))
 
 
-def expanded(words: Sequence[str]) -> list[str]:
-    """Return the files that words of the command line mean, each once, in order.
+def expanded(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return what words of the command line mean.
 
-    Raises:
-        ValueError: a word means none.
+    Returns:
+        The files, each once, in order; and a line for each word that means none.
     """
-    found = []
+    found, missing = [], []
     for word in words:
         path = Path(word).expanduser()
         if path.is_dir():
@@ -141,10 +149,10 @@ def expanded(words: Sequence[str]) -> list[str]:
             meant = sorted(glob.glob(str(path), recursive=True))
             meant = [name for name in meant if not Path(name).is_dir()]
         if not meant:
-            kind = "no images in the folder" if path.is_dir() else "no file"
-            raise ValueError(f"there is {kind} {shown(word, 300)}")
+            kind = "are no images in the folder" if path.is_dir() else "is no file"
+            missing.append(f"there {kind} {shown(word, 300)}")
         found += meant
-    return [*dict.fromkeys(found)]
+    return [*dict.fromkeys(found)], missing
 
 
 def images_in(folder: Path) -> Iterator[Path]:

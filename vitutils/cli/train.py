@@ -30,10 +30,11 @@ import torch
 from torch import Tensor, nn
 
 from vitutils import processes
-from vitutils.cli.commands import ERRORS, told
+from vitutils.cli.commands import ERRORS, take_file, told, warnings_as_lines
 from vitutils.cli.options import (
-    HelpWithDefaults,
+    Parser,
     add_options,
+    folder_name,
     picked,
     positive,
     probability,
@@ -43,6 +44,7 @@ from vitutils.cli.parts import (
     AUGMENT,
     CROPS,
     DROP,
+    FROM_DATA,
     MODELS,
     NORMALIZATION,
     SOFT,
@@ -57,18 +59,21 @@ from vitutils.cli.parts import (
 from vitutils.cli.presets import DEFAULTS, PRESETS
 from vitutils.data import Dataset, load
 from vitutils.data.augmentation import mixing
-from vitutils.data.splits import strengthen
+from vitutils.data.datasets import NAMED
+from vitutils.data.splits import MemorySplit, strengthen
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, soft_distillation
-from vitutils.engine.checkpoints import load_model
+from vitutils.engine.checkpoints import load_model, load_state
 from vitutils.engine.fine_tuning import balanced_cross_entropy, freeze, layer_groups
 from vitutils.engine.folder_run import FolderRun
+from vitutils.engine.hubs import is_hub, preprocessing_of
 from vitutils.engine.large_step import LargeStep, evaluate_together
+from vitutils.engine.libraries import LIBRARIES
 from vitutils.engine.machine import machine, write_json
 from vitutils.engine.precision import MixedPrecision
-from vitutils.engine.published import PUBLISHED
+from vitutils.engine.published import PUBLISHED, find
 from vitutils.engine.weights import load_weights
-from vitutils.train import fit, parameter_groups
+from vitutils.train import check_settings, fit, parameter_groups
 from vitutils.vit import VisionTransformer
 
 MIX = ("mixup", "cutmix")
@@ -79,7 +84,9 @@ LARGE_STEP = ("average", "accumulate", "precision")
 SETUP = ("data", "image_size", "crop", "randaugment", "erase", "repeats", *MIX)
 SETUP += ("init", "teacher", "teacher_weights", "distillation", *SOFT, *NORMALIZATION)
 SETUP += ("freeze", "layer_decay", "class_weights")
+RECIPE = (*FIT[:-1], "seed", "average", "precision")
 FILES = ("init", "teacher", "teacher_weights")  # compared by what they hold
+BLANK = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
 NEEDS = {
     "init": (*NORMALIZATION, "freeze"),
     "teacher": ("distillation", "teacher_weights", "teacher_mean", "teacher_std"),
@@ -89,13 +96,13 @@ TOLD = {"model", "widths", *VIT} - {"num_heads", *DROP}  # by --init
 
 def make_parser() -> argparse.ArgumentParser:
     """Return the parser of the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="vitutils train",
-        description=__doc__,
-        formatter_class=HelpWithDefaults,
-        allow_abbrev=False,
+    parser = Parser("train", __doc__)
+    parser.add_argument(
+        "preset",
+        nargs="?",
+        metavar="PRESET or FOLDER",
+        help=f"{', '.join(PRESETS)}: options by name; or what --data takes",
     )
-    parser.add_argument("preset", nargs="?", choices=PRESETS, help="options by name")
 
     group = parser.add_argument_group("data")
     group.add_argument(
@@ -186,7 +193,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
 
     group = parser.add_argument_group("files")
-    add_options(group, FolderRun, ["folder", "resume"])
+    add_options(group, FolderRun, ["folder", "resume"], {str: folder_name})
     group.add_argument(
         "--debug", action="store_true", help="show where an error came from"
     )
@@ -200,8 +207,14 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     preset = parser.parse_known_args(arguments)[0].preset
     parser.set_defaults(**PRESETS.get(preset, {}))
     options = parser.parse_args(arguments)
+    if preset not in (None, *PRESETS):
+        is_folder = Path(options.root or "", preset).is_dir()
+        if options.data or not (preset in NAMED or is_folder):
+            known = ", ".join(dict.fromkeys([*NAMED, *PRESETS]))
+            parser.error(f"{preset} is neither a folder nor one of {known}")
+        options.preset, options.data = None, preset
     if options.data is None:
-        parser.error("which data? give a preset or --data")
+        parser.error("which data? give a folder, a dataset's name or a preset")
     blank = argparse.Namespace(**dict.fromkeys(vars(options)))  # hides the defaults
     given = vars(parser.parse_args(arguments, blank))
     given = {name for name, value in given.items() if value is not None}
@@ -209,32 +222,58 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error("--temperature and --balance are of --distillation soft")
     if options.class_weights and options.teacher:
         parser.error("--class-weights is for labels alone: leave out --teacher")
+    if options.freeze and options.layer_decay is not None:
+        parser.error("--layer-decay is for what --freeze leaves as it is: leave it out")
+    for name in sorted(given) if options.init is None else ():
+        if name in VIT and options.model == "convnet":
+            parser.error(f"a convnet has no {dashed(name)}: leave it out")
+        if name == "widths" and options.model != "convnet":
+            parser.error("--widths are of --model convnet: leave them out")
     for needed, names in NEEDS.items():
         for name in names:
             if getattr(options, name) and not getattr(options, needed):
-                parser.error(f"--{name.replace('_', '-')} needs --{needed}")
+                parser.error(f"{dashed(name)} needs --{needed}")
     if options.init:
         for name in given.intersection(TOLD):
             parser.error(
                 f"the checkpoint of --init tells the model's kind and sizes: "
-                f"leave out --{name.replace('_', '-')}"
+                f"leave out {dashed(name)}"
             )
         for name in {*TOLD, "num_heads"} - given:
             setattr(options, name, None)
     if options.folder is None:
         kind = options.model or Path(options.init).stem
-        options.folder = f"runs/{Path(options.data).name}-{kind}"
+        options.folder = Path(f"runs/{Path(options.data).name}-{kind}")
     return options
+
+
+def dashed(name: str) -> str:
+    """Return an option as the command line has it."""
+    return f"--{name.replace('_', '-')}"
+
+
+def with_those_of_the_run(arguments: Sequence[str]) -> list[str]:
+    """Put before words that resume a run, and name no data, those that began it."""
+    options = make_parser().parse_known_args(arguments)[0]
+    if options.resume and options.folder and not (options.data or options.preset):
+        last = options.folder / "last.pt"
+        if last.exists():
+            return [*load_state(last).get("arguments", ()), *arguments]
+    return [*arguments]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status, 0 if the run came to its end."""
     sys.stderr = sys.stderr or StringIO()  # closed, as by 2>&-
+    try:
+        arguments = with_those_of_the_run(arguments)
+    except ERRORS as error:  # last.pt is no state of a run
+        return told(error, status=1)
     options = options_of(arguments)
     try:
-        with processes.joined(), told_before_the_end():
+        with processes.joined(), told_before_the_end(), warnings_as_lines():
             try:
-                run(options, command_line(arguments))
+                run(options, arguments)
             except KeyboardInterrupt as stopped:
                 return told(stopped, status=130)
             except ERRORS as error:
@@ -275,18 +314,58 @@ def told_before_the_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
+def check(options: argparse.Namespace, device: torch.device) -> nn.Module | None:
+    """Raise an error for options that cannot be, whatever the data are.
+
+    Returns:
+        A model of these options without memory; None: --init tells the model.
+    """
+    check_settings(picked(options, FIT) | {"seed": options.seed})
+    MixedPrecision(options.precision, device)
+    mixing(2, **picked(options, MIX))
+    strengthen(MemorySplit(labels=BLANK, images=BLANK), **picked(options, AUGMENT))
+    if options.distillation == "soft":
+        soft_distillation(*[torch.eye(2)] * 3, **picked(options, SOFT))
+    for name in filter(None, (options.init, options.teacher)):
+        if name.partition("/")[0] not in LIBRARIES:
+            processes.ask_first(preprocessing_of if is_hub(name) else find, name)
+    if options.init:
+        return None
+    if options.model == "deit" and not options.teacher:
+        raise ValueError(
+            "a deit learns from a teacher: give --teacher, or take --model vit"
+        )
+    names, sizes = ["widths"], {"in_channels": 3, "num_classes": 2}
+    if options.model != "convnet":
+        names = VIT
+        sizes["image_size"] = options.image_size or options.patch_size
+    with torch.device("meta"):
+        model = MODELS[options.model](**sizes, **picked(options, names))
+    if options.layer_decay is not None:
+        layer_groups(model, 0.0, **picked(options, ("lr", "layer_decay")))
+    return model
+
+
+def run(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
     """Train, and return the result: the folder is the run's from first to last.
 
     Args:
         options: what ``options_of`` returns.
-        command: how the run was started, for its record.
+        arguments: the words of the command line, for the run's record.
     """
+    take_file(options, "init", "teacher")
     setup = picked(options, SETUP) | {"data": Path(options.data).name}
     setup |= {name: content(setup[name]) for name in FILES}
     device = device_of(options)
+    expected = {"recipe": picked(options, RECIPE) | {"betas": [*options.betas]}}
+    if (model := check(options, device)) is not None:
+        config = {k: v for k, v in model.config.items() if k not in FROM_DATA}
+        expected["model"] = {"model": type(model).__name__, "config": config}
     folder_run = FolderRun(
-        **picked(options, ("folder", "resume", "patience")), setup=setup
+        **picked(options, ("folder", "resume", "patience")),
+        setup=setup,
+        expected=expected,
+        arguments=arguments,
     )
     with folder_run.owned():
         data = load_data(options)
@@ -300,10 +379,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
         torch.manual_seed(options.seed)
         model = make_model(options, data).to(device)
         if isinstance(model, DistilledVisionTransformer) and loss_fn is None:
-            raise ValueError(
-                "a deit learns from a teacher: give --teacher"
-                + ("" if options.init else ", or take --model vit")
-            )
+            raise ValueError("a deit learns from a teacher: give --teacher")
         if options.freeze:
             freeze(model)
         if options.class_weights:
@@ -326,7 +402,7 @@ def run(options: argparse.Namespace, command: str) -> dict[str, Any]:
             step=partial(LargeStep, **picked(options, LARGE_STEP), mix=mix),
             run=folder_run,
         )
-        return measured(options, command, data, device, history)
+        return measured(options, command_line(arguments), data, device, history)
 
 
 def measured(
@@ -356,7 +432,8 @@ def measured(
     result = {
         "command": command,
         "options": {  # JSON knows no infinity
-            k: str(v) if v == math.inf else v for k, v in vars(options).items()
+            k: str(v) if v == math.inf or isinstance(v, Path) else v
+            for k, v in vars(options).items()
         },
         "processes": processes.count(),
         "parameters": sum(p.numel() for p in best.parameters()),
@@ -375,12 +452,38 @@ def measured(
             f"second, {last['waiting']:.1%} of the time waiting for images\n"
             f"All that was measured: {folder}/result.json"
         )
+        if fault := not_learned(history, data.validation.labels):
+            print(
+                f"{fault}: try a lower --lr than {options.lr:g}, such as "
+                f"{options.lr / 10:g}, and more --epochs or images",
+                file=sys.stderr,
+            )
         weights = shlex.quote(f"{folder}/best.safetensors")
         print(
             f"The best model is {weights}. Try it on a photo:\n"
             f"  vitutils predict PHOTO --weights {weights}"
         )
     return result
+
+
+def not_learned(history: list[dict], labels: Tensor) -> str | None:
+    """Return in words why a run seems to have learned nothing, None if it did.
+
+    Args:
+        history: of the run.
+        labels: of the validation images, (N,).
+    """
+    first, last = history[0]["train_loss"], history[-1]["train_loss"]
+    if len(history) > 1 and last >= first:
+        return f"the training loss ended at {last:.3g} and began at {first:.3g}"
+    best = max(row["val_accuracy"] for row in history)
+    share = (labels.bincount().max() / len(labels)).item()
+    if best <= share + 1e-6:
+        return (
+            f"the best validation accuracy, {best:.1%}, is no more than always naming "
+            "the largest class would have"
+        )
+    return None
 
 
 class OneHead(nn.Module):

@@ -5,7 +5,9 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,6 +20,7 @@ from vitutils.data.splits import SEED, MemorySplit, Split, StreamedSplit, genera
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+NAMED = ("fashion_mnist", *CIFAR)
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; a larger folder is streamed
 MOST_ROWS = 20  # of a summary
 
@@ -58,7 +61,7 @@ def load(
         RuntimeError: a file is corrupt, or could not be downloaded or written.
     """
     name = os.fspath(name)
-    is_folder = name != "fashion_mnist" and name not in CIFAR
+    is_folder = name not in NAMED
     if mirror and name not in CIFAR:
         raise ValueError(f"mirror is for {' and '.join(CIFAR)}, not for {name!r}")
     if image_size is not None and not is_folder:
@@ -66,7 +69,7 @@ def load(
     if image_size is not None and min(files.pair(image_size)) < 1:
         raise ValueError(f"image_size {image_size} is not positive")
     if is_folder:
-        return load_folder(Path(root or "", name).expanduser(), image_size)
+        return load_folder(folder_of(name, root), image_size)
     if root is None and not DATA.is_dir():
         raise FileNotFoundError(
             f"vitutils was installed without the book's data (no folder {DATA}): give "
@@ -83,13 +86,22 @@ def load(
     return assemble(name, classes, train=train, test=test)
 
 
+def folder_of(name: str, root: str | Path | None) -> Path:
+    """Return the folder of images that a name means; see ``load``."""
+    if root and Path(name).expanduser().is_absolute():
+        raise ValueError(f"{name} says where it lies: leave out root (--root)")
+    folder = Path(root or "", name).expanduser()
+    if folder.is_dir():
+        return folder
+    kind = "a file, which is " if folder.exists() else ""
+    raise ValueError(
+        f"{folder} is {kind}neither a folder of images nor one of the datasets "
+        f"{', '.join(NAMED)}"
+    )
+
+
 def load_folder(folder: Path, image_size: int | tuple[int, int] | None) -> "Dataset":
     """Load a folder of images, into memory if they fit; see ``load``."""
-    if not folder.is_dir():
-        raise ValueError(
-            f"{folder} is neither a folder of images nor one of the datasets "
-            f"fashion_mnist, {', '.join(CIFAR)}"
-        )
     classes, parts, skipped = files.scan_folder(folder)
     if "train" not in parts:
         raise FileNotFoundError(f"{folder} has no folder train/: {files.LAYOUT}")
@@ -98,12 +110,8 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None) -> "Data
     channels, size = files.common_format(every, wanted)
     needed = channels * math.prod(size) * len(every)
     if needed > MEMORY_LIMIT and not image_size:
-        side = files.proposed([size])
-        raise ValueError(
-            f"{folder} takes {needed / 1e9:.1f} GB, too much to hold in memory: "
-            f"give image_size, say {side} (--image-size {side}), to decode it batch by "
-            "batch"
-        )
+        why = f"{folder} takes {needed / 1e9:.1f} GB, too much to hold in memory"
+        raise files.SizeNeeded(why, files.proposed([size]))
     splits = {}
     for part, (paths, labels) in parts.items():
         if needed > MEMORY_LIMIT:
@@ -118,7 +126,7 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None) -> "Data
             fit = center_crop(size) if image_size else None
             images = files.read_images(paths, channels, size, fit)
             splits[part] = MemorySplit(labels=labels, images=images)
-    notes = []
+    notes, kept = [], None
     if "validation" not in splits:
         rows, held_out = stratified(splits["train"].labels)
         if not len(held_out):
@@ -126,6 +134,7 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None) -> "Data
                 f"{folder} has one training image of each class: add some, or val/ "
                 "to validate on"
             )
+        kept = HeldOut.of(parts["train"][0], held_out.tolist())
         splits["validation"] = splits["train"].subset(held_out)
         splits["train"] = splits["train"].subset(rows)
         notes.append("validation: a tenth of the training images of each class")
@@ -136,7 +145,50 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None) -> "Data
     notes += files.told(skipped)
     for words in files.told({k: v for k, v in skipped.items() if k in files.UNREAD}):
         warnings.warn(f"{folder}: {words}", stacklevel=3)
-    return assemble(folder.name, classes, **splits, notes=notes)
+    return assemble(folder.name, classes, **splits, notes=notes, held_out=kept)
+
+
+class HeldOut(NamedTuple):
+    """Which images of a folder a model did not learn from.
+
+    Attributes:
+        images: number of the folder's training images, with those held out.
+        files: the images held out: ``content_key`` by ``name_keys``.
+    """
+
+    images: int
+    files: dict[str, str]
+
+    @classmethod
+    def of(cls, paths: Sequence[str], rows: Sequence[int]) -> "HeldOut":
+        """Note those of a folder's training images, of all classes, in these rows."""
+        names = name_keys(paths)
+        return cls(len(paths), {names[row]: content_key(paths[row]) for row in rows})
+
+    def rows(self, paths: Sequence[str]) -> list[int]:
+        """Return the indices of those that are still there and the same."""
+        named = enumerate(zip(paths, name_keys(paths), strict=True))
+        return [
+            row
+            for row, (path, name) in named
+            if name in self.files and self.files[name] == content_key(path)
+        ]
+
+
+def name_keys(paths: Sequence[str]) -> list[str]:
+    """Return a digest of each image's name, from its class's folder on."""
+    place = os.path.commonpath(paths)
+    return [digest(os.fsencode(os.path.relpath(path, place))) for path in paths]
+
+
+def content_key(path: str) -> str:
+    """Return a digest of a file's beginning and size."""
+    with open(path, "rb") as file:
+        return digest(b"%d %s" % (os.path.getsize(path), file.read(2**16)))
+
+
+def digest(content: bytes) -> str:
+    return sha256(content).hexdigest()[:16]
 
 
 def stratified(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,19 +214,20 @@ def assemble(
     test: Split | None = None,
     validation: Split | None = None,
     notes: Sequence[str] = (),
+    held_out: HeldOut | None = None,
 ) -> "Dataset":
     """Hold out validation images where there are none, and normalize all splits."""
     if validation is None:
         order = torch.randperm(len(train), generator=generator(SEED))
-        held_out = max(1, len(train) // 10)
-        validation = train.subset(order[:held_out])
-        train = train.subset(order[held_out:])
+        count = max(1, len(train) // 10)
+        validation = train.subset(order[:count])
+        train = train.subset(order[count:])
     mean, std = train.pixel_statistics()
     splits = (
         None if part is None else replace(part, mean=mean, std=std)
         for part in (train, validation, test)
     )
-    return Dataset(name, *splits, tuple(classes), tuple(notes))
+    return Dataset(name, *splits, tuple(classes), tuple(notes), held_out)
 
 
 @dataclass(frozen=True)
@@ -190,6 +243,8 @@ class Dataset:
         classes: names of the classes, in the order of their labels.
         notes: what was done to a folder's images, a sentence each: which were held
             out, and which files were skipped.
+        held_out: which images ``load`` took from a folder's training images for
+            validation; None: it took none, or those of a named dataset.
     """
 
     name: str
@@ -198,6 +253,7 @@ class Dataset:
     test: Split | None
     classes: tuple[str, ...]
     notes: tuple[str, ...] = ()
+    held_out: HeldOut | None = None
 
     @property
     def mean(self) -> tuple[float, ...]:

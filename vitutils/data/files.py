@@ -6,7 +6,7 @@ import tarfile
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -48,8 +48,39 @@ HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 HEIC = "HEIC, to be converted to JPEG first: magick mogrify -format jpg *.heic"
 UNREAD = (HEIC, "no images")  # why a file in a class's folder is skipped
+FEW = 3  # files that are named of many
 LONGEST_SIDE = 2**16 - 1  # in pixels, as JPEG's; Pillow limits their product alone
 OPENING = threading.Lock()  # as warnings.catch_warnings is not made for threads
+
+
+class Unreadable(RuntimeError):
+    """Files that cannot be read as images: its arguments are pairs (path, reason)."""
+
+    def __str__(self):
+        if len(self.args) == 1:
+            path, reason = self.args[0]
+            return (
+                f"{path} cannot be read as an image ({reason}): replace it or move it "
+                "away"
+            )
+        words = "; ".join(f"{path} ({reason})" for path, reason in self.args[:FEW])
+        more = f" and {len(self.args) - FEW:,} more" if len(self.args) > FEW else ""
+        return (
+            f"{len(self.args):,} files cannot be read as images: {words}{more}: "
+            "replace them or move them away"
+        )
+
+
+class SizeNeeded(ValueError):
+    """Images are to be resized: its arguments are why, and a side that would do."""
+
+    def __str__(self):
+        why, size = self.args
+        words = "x".join(map(str, size)) if isinstance(size, tuple) else size
+        return (
+            f"{why}: give image_size, say {words} (--image-size {words}), to resize "
+            "and crop all"
+        )
 
 
 def read_fashion_mnist(root: Path) -> Halves:
@@ -271,7 +302,10 @@ def scan_classes(folder: str, skipped: dict[str, list[str]]) -> dict[str, list[s
         raise FileNotFoundError(f"{folder} has no folder per class: {LAYOUT}")
     if empty := [name for name, paths in found.items() if not paths]:
         words = f"{folder} has no images of the classes {', '.join(empty)}"
-        raise FileNotFoundError("; ".join([words, *told(skipped), LAYOUT]))
+        advice = "put some there, or move these folders away"
+        if len(empty) == len(found):
+            advice = LAYOUT
+        raise FileNotFoundError("; ".join([words, *told(skipped), advice]))
     return found
 
 
@@ -297,8 +331,8 @@ def images_within(
             try:
                 header(entry.path)
                 yield entry.path
-            except RuntimeError as error:
-                skipped[UNREAD[HEIC not in str(error)]].append(entry.path)
+            except Unreadable:
+                skipped[UNREAD[not is_heic(entry.path)]].append(entry.path)
     for entry in folders:
         yield from images_within(entry, skipped, bar)
 
@@ -319,8 +353,8 @@ def told(skipped: dict[str, list[str]]) -> list[str]:
     """Return for each reason how many files were left out, with the first names."""
     words = []
     for reason, paths in skipped.items():
-        names = [os.path.basename(path) for path in paths[:3]]
-        names += ["..."] * (len(paths) > 3)
+        names = [os.path.basename(path) for path in paths[:FEW]]
+        names += ["..."] * (len(paths) > FEW)
         names = os.fsencode(", ".join(names)).decode(errors="replace")
         words.append(f"skipped {len(paths):,} ({reason}): {names}")
     return words
@@ -332,39 +366,52 @@ def common_format(
     """Return channels (1 or 3) and (height, width) in pixels of a folder's images.
 
     There is one channel if all are gray. The size is ``image_size``, or that of about
-    100 images spread over ``paths``.
+    100 images spread over ``paths``. Those that cannot be read are passed over.
 
     Raises:
-        RuntimeError: one cannot be read as an image.
-        ValueError: they have no size in common.
+        Unreadable: none of them can be read as an image.
+        SizeNeeded: they have no size in common.
     """
-    spread = paths[:: len(paths) // 100 + 1]
-    kinds, sizes = zip(*map(header, spread), strict=True)
+    faults = []
+    found = [*headers(paths[:: len(paths) // 100 + 1], faults)]
+    if not found:
+        raise Unreadable(*faults)
+    spread, kinds, sizes = zip(*found, strict=True)
     if image_size is None:
         for path, size in zip(spread, sizes, strict=True):
             if size != sizes[0]:
-                raise ValueError(different(path, size, sizes))
-    is_gray = all(kinds) and all(
-        header(path)[0] for path in tqdm(paths, "colors of images", delay=1)
-    )
+                raise different(path, size, sizes)
+    every = headers(tqdm(paths, "colors of images", delay=1), faults)
+    is_gray = all(kinds) and all(gray for _, gray, _ in every)
     return 1 if is_gray else 3, image_size or sizes[0]
+
+
+def headers(paths: Iterable[str], faults: list) -> Iterator[tuple]:
+    """Yield path and header of each image, and add what is none to ``faults``."""
+    for path in paths:
+        try:
+            yield path, *header(path)
+        except Unreadable as error:
+            faults += error.args
 
 
 def different(
     path: str, size: tuple[int, int], sizes: Sequence[tuple[int, int]]
-) -> str:
-    """Return what to say of an image whose size is not the first of ``sizes``."""
-    side = proposed(sizes)
-    return (
-        f"{path} is {size[1]}x{size[0]} and others are {sizes[0][1]}x{sizes[0][0]}: "
-        f"give image_size, say {side} (--image-size {side}), to resize and crop all"
-    )
+) -> SizeNeeded:
+    """Return what to raise for an image whose size is not the first of ``sizes``."""
+    (height, width), (others, wide) = size, sizes[0]
+    words = f"{path} is {width}x{height} and others are {wide}x{others}"
+    return SizeNeeded(words, proposed(sizes))
 
 
 def proposed(sizes: Sequence[tuple[int, int]]) -> int:
-    """Return a side for images of some sizes: 224, or less where most have less."""
+    """Return a side for images of some sizes: 224, or less where most have less.
+
+    Patches of 16 pixels fill it, unless images are smaller than one.
+    """
     shorter = sorted(map(min, sizes))
-    return min(224, shorter[len(shorter) // 2])
+    side = min(224, shorter[len(shorter) // 2])
+    return side // 16 * 16 or side
 
 
 def read_images(
@@ -373,23 +420,35 @@ def read_images(
     size: int | tuple[int, int],
     transform: Callable | None = None,
 ) -> Tensor:
-    """Decode images to uint8 (N, C, height, width), several at a time."""
+    """Decode images to uint8 (N, C, height, width), several at a time.
+
+    Raises:
+        Unreadable: some cannot be decoded; it names them all.
+        SizeNeeded: one has another size, and there is no transform.
+    """
     height, width = size = pair(size)
 
     def read(path):
         def exact(image):
             found = image.height, image.width
             if found != size:
-                raise ValueError(different(path, found, [size, found]))
+                raise different(path, found, [size, found])
             return image
 
-        return read_image(path, channels, transform or exact)
+        try:
+            return read_image(path, channels, transform or exact)
+        except Unreadable as error:
+            faults.extend(error.args)
+            return 0
 
+    faults = []
     images = torch.empty(len(paths), channels, height, width, dtype=torch.uint8)
     with ThreadPoolExecutor(CORES) as pool:
         decoded = pool.map(read, paths)
         for index, image in enumerate(tqdm(decoded, "images", len(paths), delay=1)):
             images[index] = image
+    if faults:
+        raise Unreadable(*sorted(faults))
     return images
 
 
@@ -417,7 +476,7 @@ def read_image(
         transform: called with the Pillow image.
 
     Raises:
-        RuntimeError: it does not decode, or not to 8 bits a channel.
+        Unreadable: it does not decode, or not to 8 bits a channel.
     """
     image = decode(path, "L" if channels == 1 else "RGB")
     image = transform(image) if transform else image
@@ -445,7 +504,7 @@ def header(path: str | Path) -> tuple[bool, tuple[int, int]]:
     """Return whether an image is gray, and (height, width) in pixels, upright.
 
     Raises:
-        RuntimeError: it is no image.
+        Unreadable: it is no image.
     """
     with opened(path) as image:
         width, height = image.size
@@ -461,7 +520,7 @@ def opened(path: str | Path | BytesIO) -> Iterator[Image.Image]:
     """Open an image with Pillow, and close it.
 
     Raises:
-        RuntimeError: it is no image, or larger than Pillow or ``LONGEST_SIDE`` allow;
+        Unreadable: it is no image, or larger than Pillow or ``LONGEST_SIDE`` allow;
             or an error came from what was done with it.
     """
     try:
@@ -477,9 +536,7 @@ def opened(path: str | Path | BytesIO) -> Iterator[Image.Image]:
             yield image
     except Exception as error:  # Pillow raises many kinds, SyntaxError among them
         reason = HEIC if is_heic(path) else str(error) or type(error).__name__
-        raise RuntimeError(
-            f"{path} cannot be read as an image ({reason}): replace it or move it away"
-        ) from None
+        raise Unreadable((str(path), reason)) from None
 
 
 def is_heic(path: str | Path | BytesIO) -> bool:

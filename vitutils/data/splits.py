@@ -257,13 +257,15 @@ class StreamedSplit(Split):
         in_channels: number of image channels: 1 for gray, 3 for color.
         augment: turns one decoded Pillow image of any size into one of ``image_size``
             to train on, as torchvision's v2 transforms do, with torch's global random
-            numbers; None takes the center, as outside training.
+            numbers; None takes the image as outside training.
+        fit: the same outside training, without random numbers; None takes the center.
     """
 
     paths: list[str]
     image_size: int | tuple[int, int]
     in_channels: int
     augment: Callable | None
+    fit: Callable | None = None
 
     def _take(self, which):
         paths = [self.paths[index] for index in which.tolist()]
@@ -275,23 +277,32 @@ class StreamedSplit(Split):
             digest.update(f"{name} {os.path.getsize(path)} ".encode())
 
     def _pixels(self, rows, keys, device):
+        faults = []
         for pixels in ahead(self._decode, rows, keys, device, min(files.CORES, 8)):
-            if isinstance(pixels, Exception):
-                raise pixels
-            yield pixels
+            if isinstance(pixels, files.Unreadable):
+                faults += pixels.args
+                if any(keys):  # the rest of an epoch of training would take long
+                    break
+            elif not faults:
+                yield pixels
+        if faults:
+            raise files.Unreadable(*faults)
 
     def _decode(self, item):
         row, key = item
-        transform = center_crop(self.image_size)
+        transform = self.fit or center_crop(self.image_size)
         if key and self.augment:
             transform = self.augment
             torch.default_generator.manual_seed(generator(*key).initial_seed())
         paths = [self.paths[index] for index in row.tolist()]
-        try:
-            images = [files.read_image(p, self.in_channels, transform) for p in paths]
-        except RuntimeError as error:
-            return error  # raised here, it would arrive with a worker's traceback
-        return torch.stack(images)
+        images, faults = [], []
+        for path in paths:
+            try:
+                images.append(files.read_image(path, self.in_channels, transform))
+            except files.Unreadable as error:
+                faults += error.args
+        # Raised here, it would arrive with a worker's traceback.
+        return files.Unreadable(*faults) if faults else torch.stack(images)
 
     def pixel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Return mean and standard deviation by channel, of at most 2,000 images."""

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vitutils import CHAPTERS
+from vitutils.data.datasets import HeldOut
 from vitutils.data.files import pair
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.strangers import (
@@ -40,7 +41,10 @@ LISTED = {
 
 
 def save_model(
-    model: nn.Module, path: str | Path, preprocessing: Preprocessing | None = None
+    model: nn.Module,
+    path: str | Path,
+    preprocessing: Preprocessing | None = None,
+    held_out: HeldOut | None = None,
 ) -> None:
     """Write a model's weights, and how to build and feed it, to a safetensors file.
 
@@ -53,6 +57,7 @@ def save_model(
         preprocessing: what the model wants of images, as ``Dataset.preprocessing`` of
             the data that it learned from; ``load_weights`` reads it. Names of classes
             are left out if the model has another number of them.
+        held_out: as ``Dataset.held_out`` of that data; ``read_held_out`` reads it.
 
     Raises:
         OSError: it could not be written, as on a full disk.
@@ -66,6 +71,8 @@ def save_model(
         if len(preprocessing.classes) != (config or {}).get("num_classes"):
             preprocessing = replace(preprocessing, classes=())
         metadata["preprocessing"] = preprocessing.to_json()
+    if held_out is not None:
+        metadata["held_out"] = json.dumps(held_out._asdict())
     tensors = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
 
     def write(part):
@@ -198,6 +205,32 @@ def read_preprocessing(path: str | Path, config: dict) -> Preprocessing | None:
     return found
 
 
+def read_held_out(path: str | Path) -> HeldOut | None:
+    """Read which images a checkpoint's training held out; None: it does not say.
+
+    Raises:
+        ValueError: what it says is malformed.
+    """
+    with safe_open(path, framework="pt") as file:
+        said = json.loads((file.metadata() or {}).get("held_out", "null"))
+    return as_held_out(said, path)
+
+
+def as_held_out(said: Any, path: str | Path) -> HeldOut | None:
+    """Return what a file says of the images held out, if it may be true."""
+    if said is None:
+        return None
+    try:
+        found = HeldOut(**said)
+        if not 0 < len({**found.files}) < found.images:
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{path} says of the images held out what cannot be ({shown(said)})"
+        ) from error
+    return found
+
+
 def rebuilt(cls: type[nn.Module], config: Any, tensors: dict) -> nn.Module:
     """Build a model as its config tells, once it is sure that the tensors fill it."""
     check_model(cls, config, tensors)
@@ -274,7 +307,8 @@ def load_state(path: str | Path) -> dict[str, Any]:
 def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+        words = f"{path} is a folder, no file" if path.is_dir() else f"no file {path}"
+        raise FileNotFoundError(words)
     return path
 
 

@@ -14,8 +14,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from vitutils.data.datasets import HeldOut
 from vitutils.data.preprocessing import Preprocessing
-from vitutils.engine.checkpoints import existing, write_atomically
+from vitutils.engine.checkpoints import (
+    as_held_out,
+    existing,
+    is_checkpoint,
+    read_held_out,
+    write_atomically,
+)
 from vitutils.engine.machine import write_json
 from vitutils.engine.strangers import reason
 from vitutils.engine.weights import Weights
@@ -27,7 +34,12 @@ BATCHES = (3, 1)  # sizes that a file must answer before it is left
 
 
 def export(
-    weights: Weights, path: str | Path, *, kind: Format = "onnx", int8: bool = False
+    weights: Weights,
+    path: str | Path,
+    *,
+    kind: Format = "onnx",
+    int8: bool = False,
+    held_out: HeldOut | None = None,
 ) -> float:
     """Write a model with a free batch size, once it answers as the model does.
 
@@ -39,6 +51,7 @@ def export(
         kind: the format.
         int8: whether an ONNX file keeps its matrices in 8 bits, a scale for each; the
             numbers that they multiply become 8 bits as they come.
+        held_out: which images the model's training held out, if that is known.
 
     Returns:
         The largest difference between the file's logits and the model's, for random
@@ -86,6 +99,7 @@ def export(
         "input": ["batch", *images.shape[1:]],
         "output": "logits: their softmax is the probabilities",
         "preprocessing": json.loads(preprocessing.to_json()),
+        "held_out": held_out and held_out._asdict(),
     }
     write_json(about, f"{path}.json")
     return max(differences)
@@ -194,7 +208,12 @@ def load_exported(path: str | Path) -> Weights:
         ValueError: one of the two is not what ``export`` writes.
     """
     path = existing(path)
-    about = existing(f"{path}.json")
+    about = Path(f"{path}.json")
+    if not about.is_file():
+        raise FileNotFoundError(
+            f"{about} is missing, which says what images {path.name} takes: put it "
+            "back, or export the model again"
+        )
     try:
         said = json.loads(about.read_text(encoding="utf-8"))["preprocessing"]
         preprocessing = Preprocessing.from_json(json.dumps(said))
@@ -207,3 +226,18 @@ def load_exported(path: str | Path) -> Weights:
             f"({reason(error)}): export the model again"
         ) from error
     return Weights(model, preprocessing)
+
+
+def held_out_of(name: str | Path) -> HeldOut | None:
+    """Return which images the training of a model's file held out, if it says so.
+
+    Args:
+        name: as in ``load_weights``, or an ONNX file that ``load_exported`` reads.
+
+    Raises:
+        ValueError: what it says is malformed.
+    """
+    if is_exported(name):
+        about = json.loads(Path(f"{name}.json").read_text(encoding="utf-8"))
+        return as_held_out(about.get("held_out"), name)
+    return read_held_out(name) if is_checkpoint(name) else None

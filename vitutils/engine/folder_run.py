@@ -4,10 +4,11 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from tqdm import tqdm
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from vitutils import processes
 from vitutils.engine.checkpoints import load_state, plain, save_model, save_state
 from vitutils.engine.curves import Curves
+from vitutils.engine.strangers import shown
 from vitutils.train import Evaluation, Run, Step
 
 COUNTERS = ("step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping")
@@ -22,6 +24,7 @@ COUNTERS += ("waiting", "history")
 FILES = ("last.pt", "best.safetensors", "result.json")
 NOT_COMPARED = {"model", "data", "loss_fn", "device", "progress", "groups", "step"}
 NOT_COMPARED |= {"run"}
+MOST = 8  # differences that are named
 SAVE_EVERY = 600  # seconds, where an epoch takes longer
 
 
@@ -45,6 +48,9 @@ class FolderRun(Run):
         setup: plain values by name that a resumed run must share too. Arguments of
             ``fit``, images and labels are compared anyway; what no value tells is not,
             as a loss, an augmentation or a model's code: name those here.
+        expected: what ``fit`` will compare, as far as it is known before, to be
+            compared at once: dicts of plain values, as in ``shared_settings``.
+        arguments: words kept with the run, for who resumes it.
 
     Raises:
         FileExistsError: the folder holds files of a run, and ``resume`` is False; or
@@ -62,6 +68,8 @@ class FolderRun(Run):
         resume: bool = False,
         patience: int | None = None,
         setup: dict | None = None,
+        expected: dict[str, dict] | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         super().__init__()
         if patience is not None and patience < 1:
@@ -72,6 +80,7 @@ class FolderRun(Run):
             resume,
             setup or {},
         )
+        self.expected, self.arguments = expected or {}, [*arguments]
         self.keeps = processes.rank() == 0
         self.best = -1.0
         self.lock, self.state = FileLock(self.folder / ".lock", timeout=0), None
@@ -141,17 +150,19 @@ class FolderRun(Run):
                 f"{self.folder}/best.safetensors is gone, the best model of the run so "
                 "far: put it back, or take another folder"
             )
-        setup = state["settings"].get("setup", {})
-        self.compare({name: setup.get(name) for name in self.setup}, self.setup)
+        expected = plain(self.expected | {"setup": self.setup})
+        self.compare(narrowed(state["settings"], expected), expected)
         return state
 
     def compare(self, before: dict, now: dict) -> None:
         """Raise a ValueError unless the run in the folder is of these settings."""
-        if (differing := processes.difference(before, now)) is not None:
-            name, then, now = differing
+        if found := differences(before, now):
+            found = [["none" if v is None else shown(v) for v in row] for row in found]
+            words = [f"{name} {then}, not {now}" for name, then, now in found]
+            more = f"; and {len(words) - MOST} more" if len(words) > MOST else ""
             raise ValueError(
-                f"the run in {self.folder} has {name} {then}, not {now}: resume it "
-                "with its own settings, or take another folder"
+                f"the run in {self.folder} has {'; '.join(words[:MOST])}{more}: resume "
+                "it with its own settings, or take another folder"
             )
 
     @property
@@ -172,7 +183,8 @@ class FolderRun(Run):
     def take_up(self, step: Step, settings: dict) -> None:
         """Give the parts of the step the state that the folder holds, if any."""
         self.parts, self.model = step.stateful(), step.measured
-        self.preprocessing = getattr(settings["data"], "preprocessing", None)
+        about = ("preprocessing", "held_out")
+        self.about = [getattr(settings["data"], name, None) for name in about]
         self.shared = shared_settings(step, settings, self.setup)
         processes.expect_same(self.shared)
         state = processes.ask_first(lambda: self.state)
@@ -265,12 +277,13 @@ class FolderRun(Run):
             self.seconds = self.saved - self.started
             state = {name: part.state_dict() for name, part in self.parts.items()}
             state |= {name: getattr(self, name) for name in COUNTERS}
-            save_state(state | {"settings": self.shared}, self.folder / "last.pt")
+            state |= {"settings": self.shared, "arguments": self.arguments}
+            save_state(state, self.folder / "last.pt")
 
     def keep_model(self) -> None:
         if self.keeps:
             path = self.folder / "best.safetensors"
-            save_model(self.model, path, self.preprocessing)
+            save_model(self.model, path, *self.about)
 
     def stop(self) -> str:
         """Keep what is done; return a line that says how to go on."""
@@ -286,6 +299,22 @@ class FolderRun(Run):
     def write(self, name: str, value: float) -> None:
         if self.keeps:
             self.curves.add(name, value, self.step)
+
+
+def narrowed(settings: Any, names: Any) -> Any:
+    """Return those of settings that have the names of others, dict by dict."""
+    if not isinstance(names, dict):
+        return settings
+    held = settings if isinstance(settings, dict) else {}
+    return {name: narrowed(held.get(name), names[name]) for name in names}
+
+
+def differences(before: Any, now: Any, name: str = "settings") -> list[tuple]:
+    """Return (name, before, now) of all values in which two dicts differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [(name, before, now)]
+    names = [*now, *(before.keys() - now.keys())]
+    return [f for k in names for f in differences(before.get(k), now.get(k), k)]
 
 
 def rank(row: dict) -> tuple[float, float]:
