@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 
 import laboratory
@@ -19,6 +20,7 @@ from test_looks import AXE, BARRIERS, faults
 
 from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
+from vitutils.distill import hard_distillation
 from vitutils.engine.checkpoints import load_model, read_preprocessing
 from vitutils.train import Step, parameter_groups, warmup_cosine
 from vitutils.vit import VisionTransformer
@@ -122,8 +124,9 @@ def test_logits_are_the_checkpoints(name):
             assert (both - heads).abs().max() < 1e-3
 
 
+@pytest.mark.parametrize("scaling", [True, False])
 @pytest.mark.parametrize("cls", [VisionTransformer, DistilledVisionTransformer])
-def test_every_gradient_is_autograds(cls):
+def test_every_gradient_is_autograds(cls, scaling):
     torch.manual_seed(0)
     model = cls(**TINY)
     for parameter in model.parameters():
@@ -131,15 +134,21 @@ def test_every_gradient_is_autograds(cls):
     images, labels = torch.randn(5, 1, 8, 8), torch.arange(5)
     found = run_js(
         """const model = modelOf(given.model);
-        const trace = math.forward(model, Float32Array.from(given.images.flat(9)));
+        const images = Float32Array.from(given.images.flat(9));
+        const trace = math.forward(model, images, { noScaling: !given.scaling });
         const slopes = trace.logits.map(
           (each) => math.crossEntropy(each, given.labels).slopes);
         return math.backward(model, trace, slopes);""",
         model=described(model),
         images=images.tolist(),
         labels=labels.tolist(),
+        scaling=scaling,
     )
-    output = model.train()(images)
+    if not scaling:
+        for block in model.encoder.blocks:
+            block.attn.attention.forward = without_scaling
+    output = model.train()(images, need_weights=True)
+    output = output[0]
     both = output if isinstance(output, tuple) else (output,)
     sum(F.cross_entropy(logits, labels) for logits in both).backward()
     assert found.keys() == model.state_dict().keys()
@@ -149,19 +158,24 @@ def test_every_gradient_is_autograds(cls):
         assert (gradient - parameter.grad).abs().max() < tolerance, key
 
 
-def test_twenty_steps_give_pytorchs_losses():
-    torch.manual_seed(0)
-    model, steps, warmup = VisionTransformer(**TINY), 20, 4
+@pytest.mark.parametrize("cls", [VisionTransformer, DistilledVisionTransformer])
+def test_twenty_steps_give_pytorchs_losses(cls):
+    model, steps, warmup = cls(**TINY), 20, 4
     with np.load(DATA / "digits" / "digits.npz") as file:
         images = torch.from_numpy(file["images"][:640]).float().view(20, 32, 1, 8, 8)
         labels = torch.from_numpy(file["labels"][:640]).long().view(20, 32)
     images = images / 8 - 1
+    teacher = torch.nn.Linear(64, 10)  # its answers, before it has learned anything
+    answers = teacher(images.flatten(2)).detach()
     found = run_js(
         """const model = modelOf(given.model), step = math.adamW(model.parameters);
+        const { distilled } = model.config;
         return given.images.map((batch, i) => {
           const trace = math.forward(model, Float32Array.from(batch.flat(9)));
-          const { loss, slopes } = math.crossEntropy(trace.answer, given.labels[i]);
-          const gradients = math.backward(model, trace, [slopes]);
+          const { loss, slopes } = distilled
+            ? math.hardDistillation(trace.logits, given.labels[i], given.answers[i])
+            : math.crossEntropy(trace.answer, given.labels[i]);
+          const gradients = math.backward(model, trace, distilled ? slopes : [slopes]);
           math.clip(gradients);
           step(gradients, 3e-3 * math.warmupCosine(i, 20, 4));
           return loss;
@@ -169,25 +183,66 @@ def test_twenty_steps_give_pytorchs_losses():
         model=described(model),
         images=images.tolist(),
         labels=labels.tolist(),
+        answers=answers.argmax(dim=-1).tolist(),
     )
-    optimizer = torch.optim.AdamW(parameter_groups(model, 0.05), lr=3e-3)
+    optimizer = torch.optim.AdamW(parameter_groups(model.train(), 0.05), lr=3e-3)
     schedule = warmup_cosine(optimizer, steps=steps, warmup_steps=warmup)
-    learn = Step(
-        model,
-        optimizer,
-        schedule,
-        loss_fn=lambda logits, labels, _: F.cross_entropy(logits, labels),
-        clip_norm=1.0,
-    )
     expected = []
-    for batch in zip(images, labels, strict=True):
-        expected.append(learn.gradient(*batch))
+    for batch, right, taught in zip(images, labels, answers, strict=True):
+        learn = Step(
+            model,
+            optimizer,
+            schedule,
+            loss_fn=lambda output, labels, _, taught=taught: (
+                hard_distillation(output, labels, taught)
+                if isinstance(output, tuple)
+                else F.cross_entropy(output, labels)
+            ),
+            clip_norm=1.0,
+        )
+        expected.append(learn.gradient(batch, right))
         learn.update()
     assert expected[-1] < 0.9 * expected[0]
     assert np.abs(np.array(found) - expected).max() < 1e-4
 
 
+def test_the_teacher_learns_as_pytorchs_linear_layer_does():
+    with np.load(DATA / "digits" / "digits.npz") as file:
+        images = torch.from_numpy(file["images"][:640]).float().view(20, 32, 64) / 8 - 1
+        labels = torch.from_numpy(file["labels"][:640]).long().view(20, 32)
+    teacher = torch.nn.Linear(64, 10)
+    teacher.bias.data.zero_()
+    found = run_js(
+        """const teacher = math.newTeacher(64, 10), step = math.adamW(teacher);
+        teacher.weight.set(given.weight.flat());
+        return given.images.map((batch, i) => {
+          const { loss, gradients } = math.teacherGradients(
+            teacher, Float32Array.from(batch.flat(9)), given.labels[i]);
+          step(gradients, 0.01);
+          return loss;
+        });""",
+        weight=teacher.weight.tolist(),
+        images=images.tolist(),
+        labels=labels.tolist(),
+    )
+    optimizer = torch.optim.AdamW(parameter_groups(teacher, 0.05), lr=0.01)
+    expected = []
+    for batch, right in zip(images, labels, strict=True):
+        loss = F.cross_entropy(teacher(batch), right)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        expected.append(loss.item())
+    assert expected[-1] < 0.6 * expected[0]
+    assert np.abs(np.array(found) - expected).max() < 1e-4
+
+
 # ---- the switches ----
+
+
+def without_scaling(q, k, v, mask=None):
+    weights = (q @ k.transpose(-2, -1)).softmax(dim=-1)
+    return weights @ v, weights
 
 
 def without_residual(self, x, context=None, *, need_weights=False):
@@ -310,6 +365,181 @@ def test_images_and_digits_are_the_books():
     assert len(made["clothes"][0]["labels"]) == TEST_IMAGES
 
 
+# What a reader sees of the laboratory: its words, what is chosen, what is drawn.
+SEEN = """() => {
+  const root = document.getElementById("laboratory");
+  const chosen = [...root.querySelectorAll("input, select, button, [role=gridcell]")]
+    .map((each) => [each.checked, each.value, each.ariaPressed, each.ariaSelected]);
+  const drawn = [...root.querySelectorAll(".lab-picture > canvas")]
+    .map((each) => each.toDataURL());
+  return JSON.stringify([root.innerText.replace(/\\d+ ms/, ""), chosen, drawn]);
+}"""
+COVERED = """(control) => {
+  const { x, y, width, height } = control.getBoundingClientRect();
+  const top = document.elementFromPoint(x + width / 2, y + height / 2);
+  return !top || !(control.contains(top) || top.contains(control));
+}"""
+# What would go to a worker is kept, and nothing computes.
+TASKS = """() => {
+  globalThis.tasks = [];
+  lab.start = (task, tell) => {
+    tasks.push({ ...task, tell });
+    return () => { tasks.at(-1).ended = true; };
+  };
+}"""
+
+
+@contextmanager
+def touched(browser, html):
+    """Open the page on a phone that is touched."""
+    context = browser.new_context(
+        viewport={"width": 390, "height": 800}, has_touch=True
+    )
+    tab, wrong = context.new_page(), []
+    tab.set_default_timeout(20_000)
+    tab.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+    tab.on("pageerror", lambda error: wrong.append(str(error)))
+    tab.goto(f"{html.as_uri()}/book/laboratory.html")
+    tab.locator("#laboratory:not([aria-busy]) .lab-bars").first.wait_for()
+    tab.evaluate(TASKS)
+    yield tab
+    assert wrong == []
+    context.close()
+
+
+def act(tab, control, means, key=" "):
+    """Do to a control what changes it: by a mouse, a finger or the keyboard."""
+    options = control.evaluate("(each) => each.options?.length")
+    at = control.evaluate("(each) => each.selectedIndex")
+    if options and means != "keyboard":  # the list that opens is the browser's own
+        control.select_option(index=(at + 1) % options)
+    elif means == "mouse":
+        control.click()
+    elif means == "touch":
+        control.tap()
+    else:
+        control.focus()
+        if options:
+            key = "ArrowDown" if at < options - 1 else "ArrowUp"
+        tab.keyboard.press(key)
+
+
+def draw(tab, pad, means):
+    """Draw a line, or a dot, in the middle of the drawing pad."""
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    if means == "keyboard":
+        pad.focus()
+        for key in ("ArrowLeft", "ArrowDown", " "):
+            tab.keyboard.press(key)
+    elif means == "mouse":
+        tab.mouse.move(x, y)
+        tab.mouse.down()
+        tab.mouse.move(x + 30, y)
+        tab.mouse.up()
+    else:
+        finger = tab.context.new_cdp_session(tab)
+        for kind, points in (("Start", [x]), ("Move", [x + 30]), ("End", [])):
+            finger.send(
+                "Input.dispatchTouchEvent",
+                {
+                    "type": f"touch{kind}",
+                    "touchPoints": [{"x": x, "y": y} for x in points],
+                },
+            )
+
+
+@pytest.mark.slow(10)
+@pytest.mark.parametrize("means", ["mouse", "touch", "keyboard"])
+def test_each_control_answers(browser, html, means):
+    with touched(browser, html) as tab:
+        lab = tab.locator("#laboratory")
+
+        def changes(what, *given):
+            before = tab.evaluate(SEEN)
+            what(tab, *given)
+            tab.locator("#laboratory:not([aria-busy])").wait_for()
+            changed = f"(before) => ({SEEN})() !== before"  # a click follows its tap
+            tab.wait_for_function(changed, arg=before, timeout=5000)
+
+        for name in ("Break", "Look", "Learn", "Run"):
+            to = lab.get_by_role("tab", name=name)
+            if means == "keyboard":
+                to = lab.get_by_role("tab", selected=True)
+            act(tab, to, means, "ArrowRight")
+            panel = lab.get_by_role("tabpanel", name=name)
+            names = "button, select, input:not([type=file]), [role=gridcell]"
+            controls = panel.locator(names).element_handles()
+            for control in reversed(controls):
+                control.focus()
+                assert not control.evaluate(COVERED), control.inner_text()
+            for control in controls:
+                if (words := control.inner_text()) == "Own photo":
+                    with tab.expect_file_chooser():
+                        act(tab, control, means)
+                    continue
+                if words == "Mend all":
+                    panel.get_by_label("no positions").check()
+                changes(act, control, means)
+        act(tab, lab.get_by_role("button", name="Black pen"), means)  # white again
+        changes(draw, panel.locator("canvas").first, means)
+        for group in ("Image", "Model"):
+            radios = lab.get_by_role("radiogroup", name=group).get_by_role("radio")
+            few = radios.element_handles()[:3]
+            for i in (1, 2, 0):
+                from_or_to = few[i - 1] if means == "keyboard" else few[i]
+                if group == "Image" and i == 0 and means == "keyboard":
+                    continue  # the third of many is not the last
+                changes(act, from_or_to, means, "ArrowRight")
+            radios.nth(5 if group == "Image" else 0).check()
+            lab.get_by_role("tab", name="Run").focus()
+            tab.keyboard.press("Tab")  # to the model, and from there to the image
+            if group == "Image":
+                tab.keyboard.press("Tab")
+            assert radios.nth(5 if group == "Image" else 0).evaluate(
+                "(each) => each === document.activeElement"
+            )
+        count, learn = tab.evaluate("tasks")
+        assert count["kind"] == "count" and len(count["images"]) == TEST_IMAGES
+        first = {"rate": 0.005, "warmup": 0.1, "schedule": "cosine", "passes": 6}
+        first |= {"depth": 2, "heads": 4, "positions": True, "scaling": True}
+        first |= {"teacher": False, "seed": 1}
+        assert all(learn[name] != value for name, value in first.items())
+
+
+def test_a_run_that_is_stopped_at_once_shows_nothing_of_the_run_before(browser, html):
+    news = """(step) => tasks.at(-1).tell({ step, steps: 10, seconds: 1, accuracy: 0.5,
+      losses: [[step - 1, 2, 1], [step, 1, 1]], digits: [{ pixels: new Uint8Array(64),
+      attention: new Float32Array(16).fill(1), said: 1, label: 1 }] })"""
+    with touched(browser, html) as tab:
+        tab.get_by_role("tab", name="Learn").click()
+        panel = tab.get_by_role("tabpanel", name="Learn")
+        panel.get_by_role("button", name="Learn").click()
+        tab.wait_for_function("tasks.length")
+        tab.evaluate(news, 5)
+        tab.evaluate("tasks.at(-1).tell({ ended: true })")
+        drawn = panel.locator("polyline").nth(1).get_attribute("points")
+        panel.get_by_label("Schedule").select_option(index=2)
+        tab.evaluate("""() => {
+          const button = document.querySelector(".lab-go");
+          button.click();
+          button.click();
+        }""")
+        expect(panel.locator(".lab-answer")).to_have_text("Stopped.")
+        tab.wait_for_timeout(100)
+        assert tab.evaluate("tasks.length") == 1  # none was started
+        lines = panel.locator("polyline").evaluate_all(
+            "all => all.map((each) => each.getAttribute('points'))"
+        )
+        assert lines[0] == drawn and lines[1::2] == [""] * 3
+        assert panel.locator("output").all_inner_texts() == ["–"] * 3
+        assert panel.locator(".lab-digits li").count() == 0
+        assert panel.get_by_text("Step 5").count() == 0
+        gray = panel.get_by_text("In gray, the run before: schedule cosine.")
+        assert gray.is_visible()
+
+
 @pytest.mark.slow(20)
 def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
     weight = sum(file.stat().st_size for file in LAB.iterdir())
@@ -322,8 +552,9 @@ def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
         expect(answer).to_contain_text("Ankle boot, with 99 %. That is its label")
         lab.get_by_role("tab", name="Run").focus()
         tab.keyboard.press("ArrowRight")
-        tab.keyboard.press("Enter")
         expect(answer).to_contain_text("Nothing is broken yet")
+        heads = lab.locator(".lab-bars:visible thead th").all_inner_texts()
+        assert heads == ["class", "probability", "logit before", "after"]
         logits = lab.locator(".lab-bars:visible td.lab-number")
         before = logits.all_inner_texts()
         positions = lab.get_by_label("no positions")

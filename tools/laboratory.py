@@ -52,9 +52,19 @@ def planes(numbers: NDArray[np.float32]) -> bytes:
     return b"".join((bits >> n & 255).astype(np.uint8).tobytes() for n in (24, 16, 8))
 
 
+def deflated(data: bytes) -> bytes:
+    """Return data, compressed by the best of zlib's strategies.
+
+    Mantissas repeat by chance alone: a search for repetitions there only costs.
+    """
+    strategies = zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE
+    tries = [zlib.compressobj(9, wbits=15, memLevel=7, strategy=s) for s in strategies]
+    return min((each.compress(data) + each.flush() for each in tries), key=len)
+
+
 def written(name: str, header: dict, data: bytes) -> int:
     """Write a file of the page; return its size in bytes."""
-    data, header = zlib.compress(data, 9), json.dumps(header)
+    data, header = deflated(data), json.dumps(header)
     text = f'lab.receive("{name}", {header}, {len(data)}, "{packed(data)}");\n'
     return (LAB / f"{name}.js").write_bytes(text.encode("utf-16"))
 

@@ -1,23 +1,24 @@
 // The view of learning: a small Vision Transformer learns handwritten digits in a worker,
 // and tells how it fares. What it does there is `learn` in state.js.
-lab.learnView = ({ make, button, select, paint, percent }) => {
+lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
   const CHOICES = {
     rate: ["Learning rate", [0.0005, 0.002, 0.005, 0.02, 0.1], 2],
     warmup: ["Warm-up", [0, 0.1, 0.5], 1, (share) => (share ? `${100 * share} % of the steps` : "none")],
-    schedule: ["Schedule", ["cosine", "constant", "broken"], 0,
-      (name) => ({ cosine: "cosine to 0", constant: "constant", broken: "broken: climbs twice" })[name]],
+    schedule: ["Schedule", ["cosine", "constant", "broken"], 0],
     passes: ["Passes", [3, 6, 12], 1],
     depth: ["Blocks", [1, 2, 3], 1],
     heads: ["Heads", [1, 2, 4], 2],
     positions: ["Positions", [true, false], 0, (on) => (on ? "learned" : "none")],
+    scaling: ["Scaling", [true, false], 0, (on) => (on ? "by √d" : "none")],
+    teacher: ["Teacher", [false, true], 0, (on) => (on ? "linear model" : "none")],
+    seed: ["Random start", [1, 2, 3, 4, 5], 0],
   };
   const settings = {};
   const controls = Object.entries(CHOICES).map(([name, [label, values, chosen, words = String]]) => {
     settings[name] = values[chosen];
     return select(label, values.map(words), (i) => { settings[name] = values[i]; }, chosen);
   });
-  let stop = null, seed = 0;
-
+  let run = null, before = null; // the run that goes on, what the one before was set to
   /* A chart of one line that grows: x is the share of all steps. */
   function chart(title, color, least, most, format, goal = null) {
     const ns = "http://www.w3.org/2000/svg", svg = document.createElementNS(ns, "svg");
@@ -31,7 +32,7 @@ lab.learnView = ({ make, button, select, paint, percent }) => {
     };
     const height = (y) => 100 - (100 * (Math.min(most, Math.max(least, y)) - least)) / (most - least);
     if (goal !== null) part("line", { x1: 0, x2: 100, y1: height(goal), y2: height(goal) });
-    const before = part("polyline", { stroke: "var(--lab-before)", points: "" });
+    const old = part("polyline", { stroke: "var(--lab-before)", points: "" });
     const line = part("polyline", { stroke: color, points: "" });
     const value = make("output", {}, "–");
     let points = [];
@@ -43,10 +44,11 @@ lab.learnView = ({ make, button, select, paint, percent }) => {
         value.textContent = format(y);
       },
       draw() { line.setAttribute("points", points.join(" ")); },
-      clear() { // the run before stays, in gray
-        if (points.length) before.setAttribute("points", points.join(" "));
+      clear(keep) { // the run before, in gray
+        if (keep) old.setAttribute("points", points.join(" "));
         points = [];
         line.setAttribute("points", "");
+        value.textContent = "–";
       },
     };
   }
@@ -55,54 +57,69 @@ lab.learnView = ({ make, button, select, paint, percent }) => {
   const rate = chart("Learning rate", "var(--lab-second)", 0, 1, (y) => `${(100 * y).toFixed(0)} % of the peak`);
   const charts = [loss, accuracy, rate];
   const said = make("p", { "aria-live": "polite", class: "lab-answer" });
+  const gray = make("p", { class: "lab-small" });
   const clock = make("p", { class: "lab-small" }), digits = make("ol", { class: "lab-digits" });
 
+  /* Say what is gray: the run before, and how it was set otherwise. */
+  function tellBefore() {
+    const others = Object.entries(CHOICES).filter(([name]) => before[name] !== settings[name])
+      .map(([name, [label, , , words = String]]) => `${label.toLowerCase()} ${words(before[name])}`);
+    gray.textContent = `In gray, the run before: ${others.join(", ") || "set like this one"}.`;
+  }
+
   async function start() {
-    halt();
-    charts.forEach((each) => each.clear());
+    const mine = { settings: { ...settings }, losses: 0 };
+    if (run?.losses > 1) before = run.settings;
+    for (const each of charts) each.clear(run?.losses > 1);
+    if (before) tellBefore();
+    run = mine;
+    digits.style.minHeight = `${digits.offsetHeight}px`; // what is below stays where it is
+    digits.replaceChildren();
+    clock.textContent = "";
     said.textContent = "It begins to learn.";
     go.textContent = "Stop";
-    let last = 0, at90 = null, step90 = 0;
-    const { header, bytes } = await lab.load("digits");
-    const peak = settings.rate;
-    stop = lab.start({ kind: "learn", digits: bytes, count: header.count, seed: seed++, ...settings }, (news) => {
-      if (news.error) {
-        said.textContent = `The worker failed: ${news.error}`;
-        halt();
-      }
-      for (const [step, value, now] of news.losses ?? []) {
-        loss.add(step / news.steps, value);
-        rate.add(step / news.steps, now / peak);
-      }
-      if (news.losses) [loss, rate].forEach((each) => each.draw());
-      if (news.step !== undefined) clock.textContent = `Step ${news.step} of ${news.steps}, ${news.seconds.toFixed(0)} s.`;
-      if (news.accuracy !== undefined) {
-        last = news.accuracy;
-        accuracy.add(news.step / news.steps, last);
-        accuracy.draw();
-        showDigits(news.digits);
-        if (at90 === null && last >= 0.9) {
-          [at90, step90] = [news.seconds, news.step];
-          said.textContent = `90 % of the held-out digits are right after ${at90.toFixed(0)} s and ${step90} steps.`;
-        }
-      }
-      if (news.ended) {
-        said.textContent = `It has learned: ${percent(last)} of the held-out digits are right` +
-          (at90 === null ? "." : `; 90 % were right after ${at90.toFixed(0)} s.`);
-        halt();
-      }
-    });
+    try {
+      const { header, bytes } = await lab.load("digits");
+      if (run === mine && !mine.ended)
+        mine.stop = lab.start({ kind: "learn", digits: bytes, count: header.count, ...mine.settings },
+          (news) => hear(mine, news));
+    } catch (error) {
+      halt(`${error.message} Try again.`);
+    }
   }
-  function halt() {
-    stop?.();
-    stop = null;
+
+  function hear(mine, news) {
+    if (news.error) return halt(`The worker failed: ${news.error}`);
+    const share = news.step / news.steps;
+    if (news.step !== undefined) clock.textContent = `Step ${news.step} of ${news.steps}, ${news.seconds.toFixed(0)} s.`;
+    for (const [step, value, now] of news.losses ?? []) {
+      loss.add(step / news.steps, value);
+      rate.add(step / news.steps, now / mine.settings.rate);
+      mine.losses += 1;
+    }
+    if (news.losses) for (const each of [loss, rate]) each.draw();
+    if (news.teacher) mine.teacher = ` The teacher: ${percent(news.teacher)}.`;
+    if (news.accuracy !== undefined) {
+      mine.last = news.accuracy;
+      accuracy.add(share, mine.last);
+      accuracy.draw();
+      showDigits(news.digits);
+      if (!mine.at90 && mine.last >= 0.9) {
+        mine.at90 = `${news.seconds.toFixed(0)} s`;
+        said.textContent = `90 % of the held-out digits are right after ${mine.at90} and ${news.step} steps.`;
+      }
+    }
+    if (news.ended) halt(`It has learned: ${percent(mine.last)} of the held-out digits are right` +
+      `${mine.at90 ? `; 90 % were right after ${mine.at90}` : ""}.${mine.teacher ?? ""}`);
+  }
+
+  function halt(words) {
+    run.stop?.();
+    run.ended = true;
     go.textContent = "Learn";
+    said.textContent = words;
   }
-  const go = button("Learn", () => {
-    if (!stop) return start();
-    said.textContent = "Stopped.";
-    halt();
-  }, { class: "lab-go" });
+  const go = button("Learn", () => (!run || run.ended ? start() : halt("Stopped.")), { class: "lab-go" });
 
   /* Ten held-out digits, what the model says, and what its class token looks at. */
   function showDigits(all) {
@@ -119,11 +136,16 @@ lab.learnView = ({ make, button, select, paint, percent }) => {
     }));
   }
 
+  const chapter = (number, page) => make("a", { href: `${CHAPTERS}${page}.html` }, `${number}`);
   return make("div", { class: "lab-learn" },
-    make("p", {}, "A new model of random weights learns 1,500 handwritten digits of 8\u00a0×\u00a08 pixels: patches of 2\u00a0×\u00a02, " +
-      "17 tokens of 32 numbers. Change one thing, let it learn again, and compare with the run before, in gray."),
+    make("p", {}, "A new model of random weights learns 1,500 handwritten digits of 8\u00a0×\u00a08 pixels: ",
+      word("patches", "tokens-and-positions"), " of 2\u00a0×\u00a02, 17 tokens of 32 numbers. Change one thing and let it learn " +
+      "again: the same random start has the same first weights and the same batches."),
     make("div", { class: "lab-settings" }, ...controls),
-    make("div", { class: "lab-tools" }, go, clock), said,
+    make("p", { class: "lab-small" }, word("Rate, warm-up, teacher", "learning"), ", ", word("blocks", "the-model"), " and ",
+      word("heads", "attention"), " are in the glossary; scaling is of chapter ", chapter(1, "01_scaled_dot_product_attention"),
+      ", the schedule of ", chapter(8, "08_training"), ", the teacher of ", chapter(10, "10_distillation_token"), "."),
+    make("div", { class: "lab-tools" }, go, clock), said, gray,
     make("div", { class: "lab-charts" }, ...charts.map(({ element }) => element)),
     make("p", { class: "lab-small" }, "Ten of the held-out digits, the answers, and what the class token attends to in the last block:"),
     digits);

@@ -140,11 +140,11 @@ lab.work = function (math) {
   }
 
   /* Let a new model learn digits; tell the loss of each step, and how it fares. */
-  function learn({ digits, count: n, rate, warmup, passes, schedule, positions, ...sizes }) {
-    const batch = 32, held = 297, side = 8, broken = { noPositions: !positions };
+  function learn({ digits, count: n, rate, warmup, passes, schedule, positions, scaling, teacher, ...sizes }) {
+    const batch = 32, held = 297, side = 8, patches = 16, broken = { noPositions: !positions, noScaling: !scaling };
     const model = math.newModel({
       image_size: side, patch_size: 2, in_channels: 1, num_classes: 10, embed_dim: 32,
-      mlp_dim: 64, distilled: false, depth: sizes.depth, num_heads: sizes.heads,
+      mlp_dim: 64, distilled: teacher, depth: sizes.depth, num_heads: sizes.heads,
     }, sizes.seed);
     const order = math.shuffled(n, math.random(7)); // the same digits are always held out
     const [test, train] = [order.slice(0, held), order.slice(held)];
@@ -165,6 +165,24 @@ lab.work = function (math) {
     const shown = [...Array(10).keys()].map((k) => test.find((id) => labels[id] === k));
     const start = performance.now(), seconds = () => (performance.now() - start) / 1000;
     let done = 0, told = 0, losses = [];
+    const answers = teacher ? taught() : null; // of the teacher, to every digit
+
+    /* Let a teacher learn the labels first; return its answers. */
+    function taught() {
+      const linear = math.newTeacher(pixels, 10), step = math.adamW(linear);
+      const draw = math.random(sizes.seed);
+      for (let pass = 0; pass < 10; pass++) {
+        const places = math.shuffled(train.length, draw);
+        for (let first = 0; first < train.length; first += batch) {
+          const ids = places.slice(first, first + batch).map((place) => train[place]);
+          step(math.teacherGradients(linear, read(ids), ids.map((id) => labels[id])).gradients, 0.01);
+        }
+      }
+      const logits = math.teach(linear, read([...Array(n).keys()]));
+      const answers = [...Array(n).keys()].map((id) => best(logits, id * 10, 10));
+      postMessage({ teacher: test.filter((id) => answers[id] === labels[id]).length / held });
+      return answers;
+    }
 
     function validate() {
       const { answer } = math.forward(model, read(test), broken);
@@ -172,9 +190,9 @@ lab.work = function (math) {
       const few = math.forward(model, read(shown), broken), N = few.N;
       const weights = few.blocks.at(-1).attention.weights;
       const digitsNow = shown.map((id, i) => {
-        const attention = new Float32Array(N - 1); // of the class token, mean of heads
-        for (let h = 0; h < sizes.heads; h++) for (let j = 1; j < N; j++)
-          attention[j - 1] += weights[(i * sizes.heads + h) * N * N + j] / sizes.heads;
+        const attention = new Float32Array(patches); // of the class token, mean of heads
+        for (let h = 0; h < sizes.heads; h++) for (let j = N - patches; j < N; j++)
+          attention[j - N + patches] += weights[(i * sizes.heads + h) * N * N + j] / sizes.heads;
         const said = best(few.answer, i * 10, 10);
         return { pixels: digits.slice(id * pixels, (id + 1) * pixels), said, attention, label: labels[id] };
       });
@@ -187,8 +205,11 @@ lab.work = function (math) {
       for (let first = 0; first < train.length; first += batch) {
         const ids = places.slice(first, first + batch).map((place) => train[place]);
         const trace = math.forward(model, read(ids), broken);
-        const { loss, slopes } = math.crossEntropy(trace.answer, ids.map((id) => labels[id]));
-        const gradients = math.backward(model, trace, [slopes]);
+        const right = ids.map((id) => labels[id]);
+        const { loss, slopes } = teacher
+          ? math.hardDistillation(trace.logits, right, ids.map((id) => answers[id]))
+          : math.crossEntropy(trace.answer, right);
+        const gradients = math.backward(model, trace, teacher ? slopes : [slopes]);
         math.clip(gradients);
         step(gradients, rate * factor(done));
         losses.push([done, loss, rate * factor(done)]);

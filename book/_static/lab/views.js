@@ -26,6 +26,7 @@
   };
   const upTo = (n) => [...Array(n).keys()];
   const percent = (p) => `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`;
+  const signed = (number) => number.toFixed(2).replace("-", "−");
   const argmax = (numbers) => numbers.reduce((best, x, i) => (x > numbers[best] ? i : best), 0);
 
   function make(tag, attributes = {}, ...children) {
@@ -50,36 +51,43 @@
     return make("label", { class: "lab-select" }, label, " ", box);
   }
 
-  /* Let the arrow keys go through elements of which one is a tab stop. */
-  function rove(parent, elements, columns = 1) {
-    const stop = (element) => elements.forEach((each) => { each.tabIndex = each === element ? 0 : -1; });
-    stop(elements.find((each) => each.ariaChecked === "true" || each.ariaSelected === "true") ?? elements[0]);
-    parent.addEventListener("focusin", ({ target }) => elements.includes(target) && stop(target));
-    parent.addEventListener("keydown", (event) => {
-      const at = elements.indexOf(event.target), last = elements.length - 1;
+  /* Let the arrow keys go through the cells of a grid, of which one is a tab stop. */
+  function rove(grid, cells, columns) {
+    const stop = (cell) => {
+      for (const each of cells) each.tabIndex = each === cell ? 0 : -1;
+    };
+    stop(cells[0]);
+    grid.onfocusin = ({ target }) => cells.includes(target) && stop(target);
+    grid.onkeydown = (event) => {
+      const at = cells.indexOf(event.target), row = at - (at % columns);
       if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
       const goal = {
-        ArrowLeft: at - 1, ArrowRight: at + 1, ArrowUp: at - columns, ArrowDown: at + columns,
-        Home: 0, End: last,
+        ArrowLeft: Math.max(row, at - 1), ArrowRight: Math.min(row + columns - 1, at + 1),
+        ArrowUp: at - columns, ArrowDown: at + columns, Home: row, End: row + columns - 1,
       }[event.key];
       if (goal === undefined) return;
-      elements[Math.max(0, Math.min(last, goal))].focus();
+      cells[goal]?.focus();
       event.preventDefault();
-    });
+    };
   }
 
-  /* Return buttons of which one is chosen. */
+  /* Return radio buttons, of which one is chosen, or none. */
   function radios(label, names, contents, onchoose, chosen = 0) {
-    const buttons = names.map((name, i) => button(contents[i], () => choose(i),
-      { role: "radio", "aria-checked": i === chosen, "aria-label": contents[i] === name ? null : name }));
-    const choose = (i) => {
-      buttons.forEach((each, k) => each.setAttribute("aria-checked", k === i));
-      if (i >= 0) onchoose(i);
+    const inputs = names.map((name, i) => make("input", {
+      type: "radio", name: label, checked: i === chosen, onchange: () => onchoose(i),
+      "aria-label": contents[i] === name ? null : name,
+    }));
+    return {
+      element: make("div", { role: "radiogroup", "aria-label": label, class: "lab-radios" },
+        ...inputs.map((input, i) => make("label", { title: input.ariaLabel }, input, contents[i]))),
+      clear() {
+        for (const input of inputs) input.checked = false;
+      },
     };
-    const group = make("div", { role: "radiogroup", "aria-label": label, class: "lab-radios" }, ...buttons);
-    rove(group, buttons);
-    return { element: group, choose };
   }
+
+  /* Return a link to the part of the glossary that explains a word. */
+  const word = (text, part) => make("a", { href: `glossary.html#${part}` }, text);
 
   /* Draw pixels (C, side, side), 0 to 255, on a canvas. */
   function paint(canvas, pixels, side) {
@@ -129,18 +137,20 @@
     };
   }
 
-  /* Return a table of classes with a bar for each of one or more answers. */
-  function bars(names, rows, { numbers = false } = {}) {
-    const chances = rows.map(({ logits }) => {
-      const p = Float64Array.from(logits);
+  /* Return a table of classes: a bar for the probability in each of one or more answers,
+  and the number of it, or the logit. */
+  function bars(names, rows, { logits = false } = {}) {
+    const chances = rows.map((row) => {
+      const p = Float64Array.from(row.logits);
       math.softmax(p, 0, p.length);
       return p;
     });
     const best = argmax([...chances.at(-1)]);
-    const figure = (r, k) => (numbers ? rows[r].logits[k].toFixed(2).replace("-", "−") : percent(chances[r][k]));
+    const figure = (r, k) => (logits ? signed(rows[r].logits[k]) : percent(chances[r][k]));
+    const head = ({ name, color }) => make("th", { scope: "col" }, make("i", { style: `background: ${color}` }), name);
     return make("table", { class: "lab-bars" },
       make("thead", {}, make("tr", {}, make("th", { scope: "col" }, "class"),
-        make("td", {}), ...rows.map(({ name }) => make("th", { scope: "col" }, name)))),
+        make("th", { scope: "col" }, "probability"), ...rows.map(head))),
       make("tbody", {}, ...names.map((name, k) => make("tr", { class: k === best ? "lab-best" : null },
         make("th", { scope: "row" }, name),
         make("td", { class: "lab-bar" }, ...rows.map(({ color }, r) => make("i", {
@@ -157,7 +167,7 @@
 
   // ---- what is looked at: a model and an image ----
 
-  let images = null, trace = null, whole = null, milliseconds = 0, otherNames = [];
+  let asked = "", images = null, trace = null, whole = null, milliseconds = 0, otherNames = [];
   const views = {}; // name -> show()
   let current = "Run";
   const strip = make("div", { class: "lab-strip" });
@@ -167,16 +177,19 @@
 
   async function chooseModel(number) {
     const [name, , source] = MODELS[number];
+    asked = name;
     root.setAttribute("aria-busy", "true");
     failure.hidden = true;
     try {
       const [model, { header, bytes }] = await Promise.all([lab.model(name), lab.load(source)]);
+      if (asked !== name) return; // another one was chosen meanwhile
       const same = images?.source === source;
       if (state.model?.name !== name) lab.mend();
       state.model = model;
       if (!same) chooseImages(source, header, bytes);
       update();
     } catch (error) {
+      if (asked !== name) return;
       failure.textContent = `${error.message} Reload the page to try again.`;
       failure.hidden = false;
     }
@@ -192,12 +205,9 @@
     const named = few.map((i) => (labels ? `test image ${i + 1}: ${state.model.classes[labels[i]]}` : names[i]));
     otherNames = few.map((i, k) => [named[k], i]);
     const thumbs = few.map((i) => paint(make("canvas", { "aria-hidden": true }), pixels[i], side));
-    const choice = radios("Image", named, thumbs, (k) => setImage(few[k]), -1);
-    images.choice = choice;
-    strip.replaceChildren(choice.element);
     const first = Math.max(0, few.indexOf(0));
-    choice.element.children[first].setAttribute("aria-checked", true);
-    choice.element.children[first].tabIndex = 0;
+    images.choice = radios("Image", named, thumbs, (k) => setImage(few[k]), first);
+    strip.replaceChildren(images.choice.element);
     state.pixels = pixels[few[first]].slice();
     state.label = labels?.[few[first]] ?? null;
     state.classToken = null;
@@ -213,7 +223,7 @@
   function setPixels(pixels) {
     state.pixels = pixels;
     state.label = null;
-    images.choice.choose(-1);
+    images.choice.clear();
     update();
   }
 
@@ -361,10 +371,13 @@
       table.replaceChildren(bars(classes, rows));
       aside.replaceChildren(...[note()].filter(Boolean));
       const n = (config.image_size / config.patch_size) ** 2;
-      facts.textContent = `${config.image_size} × ${config.image_size} pixels became ${n} patches, ` +
-        `with ${trace.N - n === 1 ? "the class token" : "class and distillation token"} ${trace.N} tokens of ` +
-        `${config.embed_dim} numbers; ${config.depth} blocks of ${config.num_heads} heads later ` +
-        `the answer was there. It took ${milliseconds.toFixed(0)} ms in this page.`;
+      const one = trace.N - n === 1;
+      facts.replaceChildren(`${config.image_size} × ${config.image_size} pixels became ${n} `,
+        word("patches", "tokens-and-positions"), `, with ${one ? "the " : "class and "}`,
+        word(one ? "class token" : "distillation token", "tokens-and-positions"),
+        ` ${trace.N} tokens of ${config.embed_dim} numbers; ${config.depth} `, word("blocks", "the-model"),
+        ` of ${config.num_heads} `, word("heads", "attention"),
+        ` later the answer was there. It took ${milliseconds.toFixed(0)} ms in this page.`);
     };
     return element;
   }
@@ -385,6 +398,7 @@
 
   function breakView() {
     const said = make("p", { "aria-live": "polite", class: "lab-answer" }), table = make("div");
+    const unit = make("p", { class: "lab-small" });
     const counted = make("p", { "aria-live": "polite", class: "lab-small" });
     const picture = patchPicture("patches: choose one to erase it", {
       choose(place) {
@@ -402,7 +416,7 @@
       return make("label", {}, box, " ", words);
     };
     const toSet = (set, name) => [() => set.has(name), (on) => (on ? set.add(name) : set.delete(name))];
-    const chapter = (number, page, anchor) => make("a", { href: `${CHAPTERS}${page}.html#${anchor}` }, `ch. ${number}`);
+    const chapter = (number, page, anchor) => make("a", { href: `${CHAPTERS}${page}.html#${anchor}` }, `ch.\u00a0${number}`);
     const switches = Object.entries(SWITCHES).map(([part, each]) => make("fieldset", {}, make("legend", {}, part),
       ...each.map(([name, words, ...where]) => make("div", {},
         check(words, ...toSet(state.switches, name)), " ", chapter(...where)))));
@@ -480,7 +494,7 @@
     const element = make("div", {}, make("div", { class: "lab-sticky" }, said, mend),
       make("div", { class: "lab-two" },
         make("div", { class: "lab-left" }, picture.element),
-        make("div", { class: "lab-right" }, table,
+        make("div", { class: "lab-right" }, table, unit,
           make("div", { class: "lab-tools" }, count), counted)),
       make("div", { class: "lab-switches" }, imageSet, ...switches, tokenSet, silenceSet));
 
@@ -496,10 +510,14 @@
         ? ["Nothing is broken yet: it says ", make("strong", {}, classes[before.best]), ` (${percent(before.p)}).`]
         : ["Whole, it says ", make("strong", {}, classes[before.best]), ` (${percent(before.p)}); broken, `,
           make("strong", {}, classes[after.best]), ` (${percent(after.p)}).`]));
+      const { distilled } = model.config, logits = word("logits", "the-model");
+      unit.replaceChildren(...(distilled
+        ? ["The numbers are logarithms of the probabilities, which are the mean of two heads’."]
+        : ["The numbers are the ", logits, ", whose softmax is the probabilities."]));
       table.replaceChildren(bars(classes, [
-        { name: "logit before", logits: whole.answer, color: "var(--lab-before)" },
+        { name: `${distilled ? "logarithm" : "logit"} before`, logits: whole.answer, color: "var(--lab-before)" },
         { name: "after", logits: trace.answer, color: "var(--lab-after)" },
-      ], { numbers: true }));
+      ], { logits: true }));
       count.disabled = !images.labels;
       if (!images.labels) counted.textContent = "The page has no test images of photographs to count on.";
     };
@@ -554,7 +572,7 @@
     function pairing() {
       const { logits } = trace.blocks[layer].attention, { N } = trace;
       const logit = logits[(head * N + query) * N + at];
-      return `Their query and key have the product ${logit.toFixed(2).replace("-", "−")} after scaling.`;
+      return `Their query and key have the product ${signed(logit)} after scaling.`;
     }
 
     const size = (x, start, length) => Math.hypot(...x.subarray(start, start + length));
@@ -566,7 +584,8 @@
       const most = Math.max(...rows.flatMap(([, x]) => [size(x, 0, D), mean(x)]), 1e-9);
       const bar = (value, color) => make("td", { class: "lab-length" },
         make("i", { style: `width: ${(2.2 * value / most).toFixed(2)}rem; background: ${color}` }), value.toFixed(1));
-      return make("table", {}, make("caption", {}, "Length of the tokens after each block, and of what its two halves add to the class token"),
+      return make("table", {}, make("caption", {}, "Length of the ", word("tokens", "tokens-and-positions"),
+        " after each block, and of what its two halves add to the class token"),
         make("thead", {}, make("tr", {}, make("td"), ...["class token", "patches, mean", "attention adds", "MLP adds"].map(
           (words) => make("th", { scope: "col" }, words)))),
         make("tbody", {}, ...rows.map(([name, x, block]) => make("tr", {}, make("th", { scope: "row" }, name),
@@ -585,7 +604,8 @@
           style: `width: ${((names.length > 1 ? 1.2 : 8) * p[best]).toFixed(2)}rem; background: ${best === goal ? "var(--lab-after)" : "var(--lab-before)"}`,
         }), `${classes[best]} ${percent(p[best])}`);
       };
-      return make("table", {}, make("caption", {}, "What the head would answer after each block (logit lens)"),
+      return make("table", {}, make("caption", {}, "What the ", word("head", "the-model"),
+        " would answer after each block (logit lens)"),
         make("thead", {}, make("tr", {}, make("td"), ...names.map((name) => make("th", { scope: "col" }, name)))),
         make("tbody", {}, ...answers.map(({ logits }, i) => make("tr", {},
           make("th", { scope: "row" }, i ? `block ${i}` : "embeddings"), ...logits.map((each, k) => cell(each, final[k]))))));
@@ -611,7 +631,8 @@
     };
     return make("div", {}, warning, make("div", { class: "lab-two" },
       make("div", { class: "lab-left" }, picture.element,
-        make("p", { class: "lab-small" }, "A dot’s area is the weight that the chosen token gives to the patch. Choose a patch, or a token here:"), tokens),
+        make("p", { class: "lab-small" }, "A dot’s area is the ", word("weight", "attention"),
+          " that the chosen token gives to the patch. Choose a patch, or a token here:"), tokens),
       make("div", { class: "lab-right" }, controls, said, lens, stream)));
   }
 
@@ -624,7 +645,7 @@
   const list = make("div", { role: "tablist", "aria-label": "Laboratory", class: "lab-tabs" }, ...tabs);
   const choices = make("div", { class: "lab-choices" }, models.element, strip);
   const panels = names.map((name) => make("div",
-    { role: "tabpanel", id: `lab-${name}`, "aria-labelledby": `lab-tab-${name}`, class: "lab-panel" }, TABS[name]({ make, button, select, paint, percent })));
+    { role: "tabpanel", id: `lab-${name}`, "aria-labelledby": `lab-tab-${name}`, class: "lab-panel" }, TABS[name]({ make, button, select, paint, percent, word, CHAPTERS })));
 
   function open(name) {
     current = name;
@@ -636,7 +657,13 @@
     choices.hidden = name === "Learn";
     if (trace) views[name]?.();
   }
-  rove(list, tabs);
+  list.addEventListener("keydown", ({ key }) => {
+    const at = names.indexOf(current), n = names.length;
+    const goal = { ArrowLeft: (at + n - 1) % n, ArrowRight: (at + 1) % n, Home: 0, End: n - 1 }[key];
+    if (goal === undefined) return;
+    open(names[goal]);
+    tabs[goal].focus();
+  });
   root.replaceChildren(list, choices, failure, ...panels);
   root.classList.add("lab-live");
   open("Run");

@@ -179,8 +179,9 @@ lab.mathematics = function () {
     return { logits, weights, out };
   }
 
-  function attentionBackward(dOut, qkv, weights, N, D, heads) {
-    const B = qkv.length / (3 * D * N), width = D / heads, scale = 1 / Math.sqrt(width);
+  function attentionBackward(dOut, qkv, weights, N, D, heads, broken) {
+    const B = qkv.length / (3 * D * N), width = D / heads;
+    const scale = broken.noScaling ? 1 : 1 / Math.sqrt(width);
     const dqkv = new Float32Array(qkv.length), dWeights = new Float64Array(N);
     for (let b = 0; b < B; b++) for (let h = 0; h < heads; h++) for (let i = 0; i < N; i++) {
       const first = ((b * heads + h) * N + i) * N;
@@ -341,6 +342,29 @@ lab.mathematics = function () {
     return { loss, slopes };
   }
 
+  /* Half of the loss from the labels, half from the answers of a teacher, which the head
+  of the distillation token learns: Touvron et al. (2021), equation 3. */
+  function hardDistillation([logits, distillLogits], labels, answers) {
+    const parts = [crossEntropy(logits, labels), crossEntropy(distillLogits, answers)];
+    return {
+      loss: (parts[0].loss + parts[1].loss) / 2,
+      slopes: parts.map(({ slopes }) => slopes.map((slope) => slope / 2)),
+    };
+  }
+
+  /* A teacher that is no Transformer: one linear layer from the pixels to the classes. */
+  const newTeacher = (length, classes) =>
+    ({ weight: new Float32Array(classes * length), bias: new Float32Array(classes) });
+  const teach = ({ weight, bias }, images) => linear(images, weight, bias);
+
+  /* Return the loss of a teacher and the gradients of its parameters. */
+  function teacherGradients(teacher, images, labels) {
+    const { loss, slopes } = crossEntropy(teach(teacher, images), labels);
+    const gradients = newTeacher(images.length / labels.length, teacher.bias.length);
+    linearBackward(slopes, images, teacher.weight, gradients.weight, gradients.bias);
+    return { loss, gradients };
+  }
+
   /* Return the gradient of every parameter, given those of each head's logits. */
   function backward(model, trace, slopes) {
     const { config, parameters: p } = model, { B, N } = trace, D = config.embed_dim;
@@ -366,7 +390,7 @@ lab.mathematics = function () {
       dx = add(dx, backNorm(dNorm2, part.norm2, `${name}.norm2`)); // past the MLP, through it
       const dOut = back(dx, part.attention.out, `${name}.attn.proj`);
       const dqkv = attentionBackward(
-        dOut, part.qkv, part.attention.weights, N, D, config.num_heads);
+        dOut, part.qkv, part.attention.weights, N, D, config.num_heads, trace.broken);
       const dNorm1 = back(dqkv, part.norm1.y, `${name}.attn.qkv`);
       dx = add(dx, backNorm(dNorm1, part.norm1, `${name}.norm1`));
     }
@@ -486,7 +510,7 @@ lab.mathematics = function () {
   }
 
   return {
-    forward, backward, lens, crossEntropy, clip, adamW, warmupCosine, newModel, softmax,
+    forward, backward, lens, crossEntropy, hardDistillation, newTeacher, teach, teacherGradients, clip, adamW, warmupCosine, newModel, softmax,
     random, shuffled,
   };
 };
