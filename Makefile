@@ -11,6 +11,7 @@ sound := $(shell $(bin)/python tools/sound.py $(named) 2> /dev/null)
 pip := $(bin)/python -m pip install --disable-pip-version-check -qq -c constraints.txt
 chapters := $(bin)/python tools/chapters.py
 pytest := $(bin)/python -m pytest --numprocesses 2 --dist loadgroup
+biome := .venv/biome/node_modules/.bin/biome
 sources := $(shell find _config.yml _toc.yml book notebooks vitutils -type f \
   -not -path '*/.*' -not -name '*.pyc' 2> /dev/null)
 
@@ -45,6 +46,7 @@ style: $(stamp)
 format: $(stamp)  ## lay out the code, in chapters too, as the checks want it
 	@$(bin)/ruff format --quiet .
 	@$(bin)/ruff check --quiet --fix .
+	@[ ! -x $(biome) ] || $(biome) check --write book/_static/lab
 
 lab: $(stamp)  ## open the chapters in JupyterLab
 	@$(bin)/jupyter lab --notebook-dir=notebooks

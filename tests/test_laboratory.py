@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from laboratory import LAB, MODELS, TEST_IMAGES, rounded
+from laboratory import LAB, MODELS, ROOT, TEST_IMAGES, rounded
 from playwright.sync_api import expect
 from test_book import opened
 from test_looks import AXE, BARRIERS, faults
@@ -25,6 +25,8 @@ from vitutils.engine.checkpoints import load_model, read_preprocessing
 from vitutils.train import Step, parameter_groups, warmup_cosine
 from vitutils.vit import VisionTransformer
 
+BIOME = ROOT / ".venv" / "biome" / "node_modules" / ".bin" / "biome"
+NO_BIOME = "no Biome found: install npm and run .ci/run"
 TINY = {
     "image_size": 8,
     "patch_size": 2,
@@ -356,6 +358,14 @@ def test_each_switch_does_to_the_model_what_it_says():
 # ---- the files and the page ----
 
 
+def test_scripts_are_laid_out_and_without_a_fault():
+    if not BIOME.is_file():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BIOME)
+    command = [BIOME, "check", "--error-on-warnings", "book/_static/lab"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, f"{done.stdout}{done.stderr}\nmend it: make format"
+
+
 def test_images_and_digits_are_the_books():
     made = {"clothes": laboratory.clothes_file(), "digits": laboratory.digits_file()}
     for name, (header, data) in made.items():
@@ -387,6 +397,26 @@ TASKS = """() => {
     return () => { tasks.at(-1).ended = true; };
   };
 }"""
+
+
+def main_thread(trace):
+    """Return the milliseconds that each task of a page's main thread computed.
+
+    Others that compute on the machine do not count, as they would in a frame's time.
+    """
+    events = trace["traceEvents"]
+    names = {
+        (each["pid"], each["tid"]): each["args"]["name"]
+        for each in events
+        if each["name"] == "thread_name"
+    }
+    return [
+        each["tdur"] / 1000
+        for each in events
+        if each["name"].endswith("RunTask")
+        and "tdur" in each
+        and names.get((each["pid"], each["tid"])) == "CrRendererMain"
+    ]
 
 
 @contextmanager
@@ -576,8 +606,11 @@ def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
         lab.get_by_role("tab", name="Learn").click()
         lab.get_by_label("Passes").select_option("3")
         lab.get_by_label("Blocks").select_option("1")
+        browser.start_tracing(page=tab, categories=["toplevel"])
         lab.get_by_role("button", name="Learn", exact=True).click()
         expect(answer).to_contain_text("It has learned", timeout=120_000)
+        frames = main_thread(json.loads(browser.stop_tracing()))
+        assert len(frames) > 100 and max(frames) < 50
         share = int(answer.inner_text().split(": ")[1].split()[0])
         assert share >= 60
         for link in lab.locator("a").evaluate_all("all => all.map(a => a.href)"):

@@ -11,16 +11,17 @@ lab.waiting = {}; // name -> what settles it
 lab.receive = (name, header, length, text) =>
   lab.waiting[name](lab.unpack(text, length).then((bytes) => ({ header, bytes })));
 
-lab.load = (name) => lab.files[name] ??= new Promise((resolve, reject) => {
-  lab.waiting[name] = resolve;
-  const script = document.createElement("script");
-  script.src = `${lab.folder}${name}.js`;
-  script.onerror = () => {
-    delete lab.files[name]; // so that the reader may try again
-    reject(new Error(`The file ${name}.js did not load.`));
-  };
-  document.head.append(script);
-});
+lab.load = (name) =>
+  (lab.files[name] ??= new Promise((resolve, reject) => {
+    lab.waiting[name] = resolve;
+    const script = document.createElement("script");
+    script.src = `${lab.folder}${name}.js`;
+    script.onerror = () => {
+      delete lab.files[name]; // so that the reader may try again
+      reject(new Error(`The file ${name}.js did not load.`));
+    };
+    document.head.append(script);
+  }));
 
 /* Return the bytes that a text of 15 bits a character carries, compressed to a length. */
 lab.unpack = async (text, length) => {
@@ -38,7 +39,8 @@ lab.unpack = async (text, length) => {
 all parameters in the order of their names. */
 lab.model = async (name) => {
   const { header, bytes } = await lab.load(name);
-  const n = bytes.length / 3, words = new Uint32Array(n);
+  const n = bytes.length / 3,
+    words = new Uint32Array(n);
   for (let i = 0; i < n; i++)
     words[i] = (bytes[i] << 24) | (bytes[n + i] << 16) | (bytes[2 * n + i] << 8);
   const numbers = new Float32Array(words.buffer);
@@ -86,7 +88,8 @@ lab.broken = (math) => {
   if (silenced.size) broken.silenced = silenced;
   if (classToken) {
     const other = math.forward(model, lab.normalize(classToken.pixels, model));
-    const { after } = classToken, [{ x }] = other.blocks;
+    const { after } = classToken,
+      [{ x }] = other.blocks;
     const tokens = after ? other.blocks[after - 1].out : x;
     broken.classToken = { after, token: tokens.slice(0, model.config.embed_dim) };
   }
@@ -119,8 +122,7 @@ lab.start = (task, tell) => {
   };
 };
 
-lab.work = function (math) {
-  "use strict";
+lab.work = (math) => {
   const best = (logits, start, K) => {
     let most = start;
     for (let k = start; k < start + K; k++) if (logits[k] > logits[most]) most = k;
@@ -140,15 +142,41 @@ lab.work = function (math) {
   }
 
   /* Let a new model learn digits; tell the loss of each step, and how it fares. */
-  function learn({ digits, count: n, rate, warmup, passes, schedule, positions, scaling, teacher, ...sizes }) {
-    const batch = 32, held = 297, side = 8, patches = 16, broken = { noPositions: !positions, noScaling: !scaling };
-    const model = math.newModel({
-      image_size: side, patch_size: 2, in_channels: 1, num_classes: 10, embed_dim: 32,
-      mlp_dim: 64, distilled: teacher, depth: sizes.depth, num_heads: sizes.heads,
-    }, sizes.seed);
+  function learn({
+    digits,
+    count: n,
+    rate,
+    warmup,
+    passes,
+    schedule,
+    positions,
+    scaling,
+    teacher,
+    ...sizes
+  }) {
+    const batch = 32,
+      held = 297,
+      side = 8,
+      patches = 16,
+      broken = { noPositions: !positions, noScaling: !scaling };
+    const model = math.newModel(
+      {
+        image_size: side,
+        patch_size: 2,
+        in_channels: 1,
+        num_classes: 10,
+        embed_dim: 32,
+        mlp_dim: 64,
+        distilled: teacher,
+        depth: sizes.depth,
+        num_heads: sizes.heads,
+      },
+      sizes.seed,
+    );
     const order = math.shuffled(n, math.random(7)); // the same digits are always held out
     const [test, train] = [order.slice(0, held), order.slice(held)];
-    const pixels = side * side, labels = digits.subarray(n * pixels);
+    const pixels = side * side,
+      labels = digits.subarray(n * pixels);
     const read = (ids) => {
       const images = new Float32Array(ids.length * pixels);
       ids.forEach((id, i) => {
@@ -156,26 +184,39 @@ lab.work = function (math) {
       });
       return images;
     };
-    const step = math.adamW(model.parameters), draw = math.random(sizes.seed + 1);
-    const steps = passes * Math.ceil(train.length / batch), climb = Math.round(warmup * steps);
+    const step = math.adamW(model.parameters),
+      draw = math.random(sizes.seed + 1);
+    const steps = passes * Math.ceil(train.length / batch),
+      climb = Math.round(warmup * steps);
     const factor = (i) => {
       if (schedule === "constant") return i < climb ? (i + 1) / (climb + 1) : 1;
       return math.warmupCosine(i, steps, climb, schedule === "broken" ? 1.6 : 1);
     };
     const shown = [...Array(10).keys()].map((k) => test.find((id) => labels[id] === k));
-    const start = performance.now(), seconds = () => (performance.now() - start) / 1000;
-    let done = 0, told = 0, losses = [];
+    const start = performance.now(),
+      seconds = () => (performance.now() - start) / 1000;
+    let done = 0,
+      told = 0,
+      losses = [];
     const answers = teacher ? taught() : null; // of the teacher, to every digit
 
     /* Let a teacher learn the labels first; return its answers. */
     function taught() {
-      const linear = math.newTeacher(pixels, 10), step = math.adamW(linear);
+      const linear = math.newTeacher(pixels, 10),
+        step = math.adamW(linear);
       const draw = math.random(sizes.seed);
       for (let pass = 0; pass < 10; pass++) {
         const places = math.shuffled(train.length, draw);
         for (let first = 0; first < train.length; first += batch) {
           const ids = places.slice(first, first + batch).map((place) => train[place]);
-          step(math.teacherGradients(linear, read(ids), ids.map((id) => labels[id])).gradients, 0.01);
+          step(
+            math.teacherGradients(
+              linear,
+              read(ids),
+              ids.map((id) => labels[id]),
+            ).gradients,
+            0.01,
+          );
         }
       }
       const logits = math.teach(linear, read([...Array(n).keys()]));
@@ -187,16 +228,29 @@ lab.work = function (math) {
     function validate() {
       const { answer } = math.forward(model, read(test), broken);
       const right = test.filter((id, i) => best(answer, i * 10, 10) === labels[id]).length;
-      const few = math.forward(model, read(shown), broken), N = few.N;
+      const few = math.forward(model, read(shown), broken),
+        N = few.N;
       const weights = few.blocks.at(-1).attention.weights;
       const digitsNow = shown.map((id, i) => {
         const attention = new Float32Array(patches); // of the class token, mean of heads
-        for (let h = 0; h < sizes.heads; h++) for (let j = N - patches; j < N; j++)
-          attention[j - N + patches] += weights[(i * sizes.heads + h) * N * N + j] / sizes.heads;
+        for (let h = 0; h < sizes.heads; h++)
+          for (let j = N - patches; j < N; j++)
+            attention[j - N + patches] += weights[(i * sizes.heads + h) * N * N + j] / sizes.heads;
         const said = best(few.answer, i * 10, 10);
-        return { pixels: digits.slice(id * pixels, (id + 1) * pixels), said, attention, label: labels[id] };
+        return {
+          pixels: digits.slice(id * pixels, (id + 1) * pixels),
+          said,
+          attention,
+          label: labels[id],
+        };
       });
-      postMessage({ step: done, steps, seconds: seconds(), accuracy: right / held, digits: digitsNow });
+      postMessage({
+        step: done,
+        steps,
+        seconds: seconds(),
+        accuracy: right / held,
+        digits: digitsNow,
+      });
     }
 
     validate();
@@ -207,7 +261,11 @@ lab.work = function (math) {
         const trace = math.forward(model, read(ids), broken);
         const right = ids.map((id) => labels[id]);
         const { loss, slopes } = teacher
-          ? math.hardDistillation(trace.logits, right, ids.map((id) => answers[id]))
+          ? math.hardDistillation(
+              trace.logits,
+              right,
+              ids.map((id) => answers[id]),
+            )
           : math.crossEntropy(trace.answer, right);
         const gradients = math.backward(model, trace, teacher ? slopes : [slopes]);
         math.clip(gradients);
