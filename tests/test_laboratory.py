@@ -628,3 +628,111 @@ def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
             assert faults(tab) == {}
             if AXE.is_file():
                 assert tab.evaluate(BARRIERS, None) == [], name
+
+
+def test_without_javascript_and_on_paper_stands_a_picture(browser, html):
+    address = f"{html.as_uri()}/book/laboratory.html"
+    context = browser.new_context(java_script_enabled=False)
+    picture = "figure.lab-still img"
+    tab = context.new_page()
+    tab.goto(address)
+    shown = tab.locator(picture)
+    assert shown.bounding_box()["width"] > 400
+    assert tab.get_by_text("in a browser with JavaScript").is_visible()
+    context.close()
+    with touched(browser, html) as tab:
+        assert not tab.locator(picture).is_visible()
+        tab.emulate_media(media="print")
+        assert tab.locator(picture).is_visible()
+        assert not tab.locator("#laboratory").is_visible()
+
+
+@pytest.fixture
+def firefox(tmp_path):
+    """Return what evaluates JavaScript and presses keys in a headless Firefox."""
+    websocket = pytest.importorskip("websocket")
+    found = shutil.which("firefox") or shutil.which("firefox-esr")
+    if found is None:
+        pytest.skip("no Firefox: apt-get install firefox-esr")
+    command = [found, "--headless", "--no-remote", "--profile", tmp_path]
+    with subprocess.Popen(
+        [*command, "--remote-debugging-port", "0"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            heard = next(line for line in process.stderr if "BiDi listening" in line)
+            address = f"{heard.split()[-1]}/session"
+            line = websocket.create_connection(
+                address, timeout=120, suppress_origin=True
+            )
+            yield Firefox(line)
+        finally:
+            process.terminate()
+
+
+class Firefox:
+    """A tab of a Firefox that is spoken to by WebDriver BiDi."""
+
+    def __init__(self, line):
+        self.line, self.sent, self.wrong = line, 0, []
+        self.call("session.new", capabilities={})
+        self.call("session.subscribe", events=["log.entryAdded"])
+        (tree,) = self.call("browsingContext.getTree")["contexts"]
+        self.tab = tree["context"]
+
+    def call(self, method, **given):
+        self.sent += 1
+        words = {"id": self.sent, "method": method, "params": given}
+        self.line.send(json.dumps(words))
+        while (found := json.loads(self.line.recv())).get("id") != self.sent:
+            entry = found.get("params", {})
+            if entry.get("level") in ("error", "warn"):
+                self.wrong.append(entry["text"])
+        assert found["type"] == "success", found
+        return found["result"]
+
+    def open(self, address):
+        where = {"context": self.tab, "url": address}
+        self.call("browsingContext.navigate", **where, wait="complete")
+
+    def wait(self, condition):
+        """Wait until an expression is true; return it."""
+        source = f"""new Promise((done) => (function look() {{
+          const found = {condition};
+          found ? done(found) : setTimeout(look, 50);
+        }})())"""
+        found = self.call(
+            "script.evaluate",
+            expression=source,
+            target={"context": self.tab},
+            awaitPromise=True,
+        )
+        assert found["type"] == "success", found
+        return found["result"].get("value")
+
+    def click(self, selector):
+        self.wait(f"document.querySelector('{selector}').click() ?? true")
+
+    def press(self, key):
+        actions = [{"type": kind, "value": key} for kind in ("keyDown", "keyUp")]
+        source = {"type": "key", "id": "keyboard", "actions": actions}
+        self.call("input.performActions", context=self.tab, actions=[source])
+
+
+@pytest.mark.slow(10)
+def test_firefox_runs_breaks_and_learns(firefox, html):
+    right = "\ue014"  # an arrow key, as WebDriver names it
+    answer = "document.querySelector('.lab-panel:not([hidden]) .lab-answer')"
+    firefox.open(f"{html.as_uri()}/book/laboratory.html")
+    firefox.wait(f"{answer}?.textContent.startsWith('Ankle boot, with 99 %')")
+    firefox.wait("document.querySelector('#lab-tab-Run').focus() ?? true")
+    firefox.press(right)
+    firefox.wait(f"{answer}.textContent.startsWith('Nothing is broken yet')")
+    firefox.click("#lab-Break input")
+    firefox.wait(f"{answer}.textContent.startsWith('Whole, it says Ankle boot (99 %)')")
+    firefox.wait("document.querySelector('[name=Model]').focus() ?? true")
+    firefox.press(right)  # to the DeiT, which is whole
+    firefox.wait(f"{answer}.textContent.startsWith('Nothing is broken yet')")
+    firefox.click("#lab-tab-Learn")
+    firefox.click(".lab-go")
+    firefox.wait("/Step [1-9]/.test(document.querySelector('#lab-Learn').innerText)")
+    assert firefox.wrong == []

@@ -15,10 +15,13 @@ import json
 import zlib
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from vitutils import plot
 from vitutils.data import DATA, load
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.checkpoints import load_model, read_preprocessing
@@ -112,6 +115,35 @@ def digits_file() -> tuple[dict, bytes]:
     return {"count": len(labels), "side": 8}, images.tobytes() + labels.tobytes()
 
 
+def still() -> None:
+    """Draw what stands in the page's place on paper and without JavaScript."""
+    plot.use_style()
+    path = DATA / "checkpoints" / "vit_fashion_mnist.safetensors"
+    model = load_model(path)
+    wanted = read_preprocessing(path, model.config)
+    image = load("fashion_mnist").test.images[0]
+    with torch.no_grad():
+        whole, weights = model(wanted.normalize(image[None]), need_weights=True)
+        model.embeddings.pos_embed.zero_()
+        broken = model(wanted.normalize(image[None]))
+    dots = weights[-1][0, :, 0, 1:].mean(dim=0)  # of the class token, mean of heads
+    figure, (left, right) = plt.subplots(1, 2, figsize=(plot.WIDTH, 3.3))
+    left.imshow(image[0], cmap="gray")
+    left.set_axis_off()
+    rows, columns = np.indices((4, 4)).reshape(2, 16) * 7 + 3
+    style = {"color": plot.COLORS["attention"], "edgecolors": "white"}
+    left.scatter(columns, rows, s=900 * dots / dots.max(), **style)
+    left.set_title("What the class token attends to")
+    places = np.arange(len(wanted.classes))
+    right.barh(places - 0.2, whole[0], 0.38, label="before", color=plot.COLORS["patch"])
+    right.barh(places + 0.2, broken[0], 0.38, label="without positions")
+    right.set_yticks(places, wanted.classes)
+    right.invert_yaxis()
+    right.set_title("Logits")
+    right.legend()
+    figure.savefig(LAB / "still.webp", dpi=150, pil_kwargs={"lossless": True})
+
+
 def files() -> dict[str, tuple[dict, bytes]]:
     """Return the header and the bytes of each file."""
     found = {name: model_file(name) for name in MODELS}
@@ -125,3 +157,4 @@ def files() -> dict[str, tuple[dict, bytes]]:
 if __name__ == "__main__":
     for name, (header, data) in files().items():
         print(f"{written(name, header, data):9,d} bytes  {name}.js")
+    still()
