@@ -513,7 +513,6 @@ def test_each_control_answers(browser, html, means):
                     panel.get_by_label("no positions").check()
                 changes(act, control, means)
         act(tab, lab.get_by_role("button", name="Black pen"), means)  # white again
-        changes(draw, panel.locator("canvas").first, means)
         for group in ("Image", "Model"):
             radios = lab.get_by_role("radiogroup", name=group).get_by_role("radio")
             few = radios.element_handles()[:3]
@@ -530,6 +529,7 @@ def test_each_control_answers(browser, html, means):
             assert radios.nth(5 if group == "Image" else 0).evaluate(
                 "(each) => each === document.activeElement"
             )
+        changes(draw, panel.locator("canvas").first, means)
         count, learn = tab.evaluate("tasks")
         assert count["kind"] == "count" and len(count["images"]) == TEST_IMAGES
         first = {"rate": 0.005, "warmup": 0.1, "schedule": "cosine", "passes": 6}
