@@ -48,6 +48,11 @@
       ["noNorm", "no LayerNorm", 5, "05_encoder", "the-stream-grows-and-the-last-norm-ends-it"],
     ],
   };
+  const QUESTIONS = {
+    "what-do-the-positions-know": "noPositions",
+    "what-is-left-without-the-residual": "noResidual",
+    "what-is-the-scaling-worth": "noScaling",
+  };
   const upTo = (n) => [...Array(n).keys()];
   const percent = (p) => `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`;
   const signed = (number) => number.toFixed(2).replace("-", "−");
@@ -1120,6 +1125,17 @@
 
   // ---- the page ----
 
+  /* Begin with what a link to a question of the page takes away, as chapters have it. */
+  function ask() {
+    const name = QUESTIONS[location.hash.slice(1)];
+    if (!name || !state.model) return;
+    lab.mend();
+    state.switches.add(name);
+    open("Break");
+    update();
+    root.scrollIntoView();
+  }
+
   const TABS = { Run: runView, Break: breakView, Look: lookView, Learn: lab.learnView };
   const names = Object.keys(TABS);
   const tabs = names.map((name) =>
@@ -1171,5 +1187,6 @@
   root.replaceChildren(list, choices, failure, ...panels);
   root.classList.add("lab-live");
   open("Run");
-  chooseModel(0);
+  chooseModel(0).then(ask);
+  addEventListener("hashchange", ask);
 })();
