@@ -837,7 +837,9 @@
         logits = word("logits", "the-model");
       unit.replaceChildren(
         ...(distilled
-          ? ["The numbers are logarithms of the probabilities, which are the mean of two heads’."]
+          ? [
+              "A DeiT answers with the mean of its heads’ probabilities; the numbers are its logarithms.",
+            ]
           : ["The numbers are the ", logits, ", whose softmax is the probabilities."]),
       );
       table.replaceChildren(
