@@ -1135,7 +1135,7 @@
     state.switches.add(name);
     open("Break");
     update();
-    root.scrollIntoView();
+    root.scrollIntoView({ behavior: "instant" });
   }
 
   const TABS = { Run: runView, Break: breakView, Look: lookView, Learn: lab.learnView };
@@ -1189,6 +1189,10 @@
   root.replaceChildren(list, choices, failure, ...panels);
   root.classList.add("lab-live");
   open("Run");
-  chooseModel(0).then(ask);
+  const loaded = new Promise((done) => {
+    if (document.readyState === "complete") done();
+    else addEventListener("load", done); // until then the browser scrolls to the question
+  });
+  Promise.all([chooseModel(0), loaded]).then(ask);
   addEventListener("hashchange", ask);
 })();
