@@ -54,32 +54,51 @@ class PostNormBlock(Block):
         return torch.zeros(2, 10, 64), torch.full((2, 4, 10, 10), 0.1)
 
 
-# %% 2 right: counted on the block
-def count_parameters(embed_dim, mlp_dim):
-    block = Block(embed_dim=embed_dim, num_heads=1, mlp_dim=mlp_dim)
-    return sum(p.numel() for p in block.parameters())
+# %% 2 right: queries as keys, tripled
+def apart(attn):
+    D = attn.proj.in_features
+    attn.qkv.weight[D : 2 * D] = attn.qkv.weight[:D]
+    attn.qkv.weight[: 2 * D] *= 3
 
 
-# %% 2 right: a float
-def count_parameters(embed_dim, mlp_dim):
-    linear = [(embed_dim, 3 * embed_dim), (embed_dim, embed_dim)]
-    linear += [(embed_dim, mlp_dim), (mlp_dim, embed_dim)]
-    return sum((n + 1) * m for n, m in linear) + 4.0 * embed_dim
+# %% 2 right: orthogonal queries as keys, large
+def apart(attn):
+    q, k, v = attn.qkv.weight.chunk(3)
+    k.copy_(nn.init.orthogonal_(q, gain=4))
+    v.copy_(torch.eye(64))
+    nn.init.orthogonal_(attn.proj.weight)
 
 
-# %% 2 wrong: without the norms
-def count_parameters(embed_dim, mlp_dim):
-    return 4 * embed_dim**2 + 5 * embed_dim + 2 * embed_dim * mlp_dim + mlp_dim
+# %% 2 wrong: nothing changed
+def apart(attn):
+    return attn
 
 
-# %% 2 wrong: the MLP always four times as wide
-def count_parameters(embed_dim, mlp_dim):
-    return 12 * embed_dim**2 + 13 * embed_dim
+# %% 2 wrong: sharper, but for other tokens
+def apart(attn):
+    attn.qkv.weight[:128] *= 10
+
+
+# %% 2 wrong: an even average
+def apart(attn):
+    attn.qkv.weight[:128] = 0
+
+
+# %% 2 wrong: identities that are too small
+def apart(attn):
+    eye = torch.eye(64)
+    attn.qkv.weight.copy_(torch.cat([eye, eye, eye]))
+    attn.proj.weight.copy_(eye)
+
+
+# %% 2 wrong: another forward
+def apart(attn):
+    attn.forward = lambda x: (x, None)
 
 
 # %% 2 wrong: hard-coded
-def count_parameters(embed_dim, mlp_dim):
-    return 7087872
+def apart(attn):
+    return 0.6
 
 
 # %% 3 right: a tenth of the weights
