@@ -108,7 +108,8 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--data",
         help="fashion_mnist, cifar10, cifar100, or a folder of train/CLASS/* with "
-        "val/CLASS/*, test/CLASS/* or both, or of CLASS/* alone",
+        "val/CLASS/*, test/CLASS/* or both, or of CLASS/* alone; WebDataset's shards "
+        "*.tar may stand for the folders of classes",
     )
     add_options(group, load, ["root"])
     group.add_argument(

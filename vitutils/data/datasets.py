@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 from vitutils.data import files
 from vitutils.data.augmentation import center_crop, crop_and_flip
 from vitutils.data.preprocessing import Preprocessing, printable
+from vitutils.data.shards import content, size_of
 from vitutils.data.splits import SEED, MemorySplit, Split, StreamedSplit, generator
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -37,10 +39,12 @@ def load(
     Args:
         name: "fashion_mnist" (it comes with the book), "cifar10" or "cifar100"
             (downloaded once), or a folder that holds ``train/CLASS/*`` with
-            ``val/CLASS/*``, ``test/CLASS/*`` or both, or ``CLASS/*`` alone. Of a
-            folder without ``val`` (or ``valid``, ``validation``) a tenth of each
-            class's training images is held out, one of two to nine and none of one;
-            of the named ones a tenth of all. They are always the same ones.
+            ``val/CLASS/*``, ``test/CLASS/*`` or both, or ``CLASS/*`` alone. In place of
+            folders of classes there may be WebDataset's shards, ``*.tar``: of images
+            such as ``KEY.jpg``, with the class of each in ``KEY.cls``. Of a folder
+            without ``val`` (or ``valid``, ``validation``) a tenth of each class's
+            training images is held out, one of two to nine and none of one; of the
+            named ones a tenth of all. They are always the same ones.
         root: folder that holds the datasets: by default the book's ``data``, for a
             folder of images the current one.
         image_size: side in pixels, or (height, width), to which a folder's images
@@ -183,8 +187,9 @@ def name_keys(paths: Sequence[str]) -> list[str]:
 
 def content_key(path: str) -> str:
     """Return a digest of a file's beginning and size."""
-    with open(path, "rb") as file:
-        return digest(b"%d %s" % (os.path.getsize(path), file.read(2**16)))
+    held = content(path)
+    with held if isinstance(held, BytesIO) else open(held, "rb") as file:
+        return digest(b"%d %s" % (size_of(path), file.read(2**16)))
 
 
 def digest(content: bytes) -> str:

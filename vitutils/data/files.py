@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import tarfile
 import threading
 import warnings
@@ -24,6 +25,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from vitutils.data.download import alone, fetch, tidy
+from vitutils.data.shards import content, scan_shards
 
 # Class names, training images and labels, test images and labels.
 Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -41,7 +43,7 @@ PARTS = {
 }
 LAYOUT = (
     "expected train/CLASS/* with test/CLASS/*, val/CLASS/* or both, or CLASS/* alone: "
-    "images in a folder per class"
+    "images in a folder per class, or train/*.tar and so on: WebDataset's shards"
 )
 # Names, beside all that start with a dot, of what programs leave in people's folders.
 HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
@@ -277,8 +279,9 @@ def find_parts(folder: Path, skipped: dict[str, list[str]]) -> dict[str, str]:
         if paths:
             named[part] = paths[0]
     # "train" may also be a class, as of vehicles: it then holds images, not folders.
-    within = chain(*map(os.scandir, named.values()))
-    if not any(e.is_dir() and not is_hidden(e.name) for e in within):
+    within = [*chain(*map(os.scandir, named.values()))]
+    is_part = any(e.is_dir() and not is_hidden(e.name) for e in within)
+    if not is_part and not shards_of(within):
         return {"train": os.fspath(folder)}
     for entry in entries:
         if entry.path not in named.values():
@@ -288,10 +291,16 @@ def find_parts(folder: Path, skipped: dict[str, list[str]]) -> dict[str, str]:
 
 
 def scan_classes(folder: str, skipped: dict[str, list[str]]) -> dict[str, list[str]]:
-    """Return the images' paths for each class: each is a folder, with those within."""
+    """Return the images' paths for each class: each is a folder, with those within.
+
+    Without any such folder they are those of the shards.
+    """
     found = {}
+    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    if shards := shards_of(entries):
+        return scan_shards(shards, has_ending, skipped)
     with tqdm(desc=f"files of {folder}", unit="", delay=1) as bar:
-        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        for entry in entries:
             if is_hidden(entry.name):
                 skipped["hidden"].append(entry.path)
             elif entry.is_dir():
@@ -307,6 +316,27 @@ def scan_classes(folder: str, skipped: dict[str, list[str]]) -> dict[str, list[s
             advice = LAYOUT
         raise FileNotFoundError("; ".join([words, *told(skipped), advice]))
     return found
+
+
+def shards_of(entries: Sequence[os.DirEntry]) -> list[str]:
+    """Return the tar files of a folder that holds no folders.
+
+    Raises:
+        ValueError: they bear the names of several parts of the data.
+    """
+    seen = [entry for entry in entries if not is_hidden(entry.name)]
+    if any(entry.is_dir() for entry in seen):
+        return []
+    paths = [entry.path for entry in seen if entry.name.lower().endswith(".tar")]
+    names = [os.path.basename(path).lower() for path in paths]
+    words = {word for name in names for word in re.split(r"[\W\d_]+", name)}
+    named = [part for part, names in PARTS.items() if words.intersection(names)]
+    if len(named) > 1:
+        raise ValueError(
+            f"{os.path.dirname(paths[0])} has shards of {' and '.join(named)} side by "
+            "side: move them into folders train, val and test"
+        )
+    return paths
 
 
 def images_within(
@@ -325,7 +355,7 @@ def images_within(
             skipped["hidden"].append(entry.path)
         elif entry.is_dir():
             folders.append(entry)
-        elif os.path.splitext(entry.name)[1].lower() in endings():
+        elif has_ending(entry.name):
             yield entry.path
         else:
             try:
@@ -340,6 +370,11 @@ def images_within(
 def is_hidden(name: str) -> bool:
     """Return whether a file or folder is a program's own and not for people."""
     return name.startswith(".") or name in HIDDEN
+
+
+def has_ending(name: str) -> bool:
+    """Return whether a file is an image by its ending."""
+    return os.path.splitext(name)[1].lower() in endings()
 
 
 @cache
@@ -524,12 +559,13 @@ def opened(path: str | Path | BytesIO) -> Iterator[Image.Image]:
             or an error came from what was done with it.
     """
     try:
+        held = content(path)
         # Opening a pipe would wait for somebody to write.
-        if not isinstance(path, BytesIO) and not os.path.isfile(path):
+        if not isinstance(held, BytesIO) and not os.path.isfile(held):
             raise ValueError("it is no regular file")
         with OPENING, warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(held, formats=FORMATS)
         with image:
             if max(image.size) > LONGEST_SIDE:
                 raise ValueError(f"a side of {max(image.size):,} pixels")

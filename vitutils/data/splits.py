@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 
 from vitutils.data import files
 from vitutils.data.augmentation import center_crop, image_by_image, shift_and_flip
+from vitutils.data.shards import size_of
 
 SEED = 0  # of the images held out for validation and of the order of subset(n)
 
@@ -274,7 +275,7 @@ class StreamedSplit(Split):
     def _add_images(self, digest):
         for path in self.paths:
             name = os.path.join(*path.split(os.sep)[-2:])
-            digest.update(f"{name} {os.path.getsize(path)} ".encode())
+            digest.update(f"{name} {size_of(path)} ".encode())
 
     def _pixels(self, rows, keys, device):
         faults = []

@@ -1,0 +1,132 @@
+"""Shards: tar archives of images, learned from and judged as folders are."""
+
+import io
+import re
+import tarfile
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from small import CLASSES, small
+
+from vitutils.cli import evaluate
+from vitutils.data import datasets, files, load
+from vitutils.data.splits import MemorySplit, StreamedSplit
+from vitutils.engine.checkpoints import load_model, save_model
+
+
+def write_shard(path, members):
+    """Write (name, bytes) to a tar file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for name, held in members:
+            (about := tarfile.TarInfo(name)).size = len(held)
+            tar.addfile(about, io.BytesIO(held))
+    return path
+
+
+def sample(number, label, folder=""):
+    """Return the members of an image of one even gray, which tells its number."""
+    file = io.BytesIO()
+    files.Image.fromarray(np.full((16, 16, 3), number, np.uint8)).save(file, "PNG")
+    key = f"{folder}{number:04}"
+    return [(f"{key}.png", file.getvalue()), (f"{key}.cls", f"{label}".encode())]
+
+
+def write_shards(folder, counts=(("train", 40), ("val", 9)), names=(*CLASSES,)):
+    """Write parts in shards of ten samples; return the numbers of each part."""
+    number, numbers = 0, {}
+    for part, count in counts:
+        numbers[part] = range(number, number := number + count)
+        for first in numbers[part][::10]:
+            some = [n for n in range(first, first + 10) if n in numbers[part]]
+            found = [m for n in some for m in sample(n, names[n % 3], "photos.of/")]
+            write_shard(folder / part / f"{first:05}.tar", found)
+    return numbers
+
+
+def numbers_in(batches, split):
+    """Return the number of each image, and its label."""
+    mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (split.mean, split.std))
+    found = []
+    for images, labels, *_ in batches:
+        grays = (images * std + mean)[:, 0, 8, 8] * 255
+        found += zip(grays.round().int().tolist(), labels.tolist(), strict=True)
+    return found
+
+
+@pytest.mark.parametrize("limit", [10**9, 1000], ids=["in memory", "streamed"])
+def test_each_sample_comes_once_with_its_class(tmp_path, monkeypatch, limit):
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT", limit)
+    monkeypatch.setattr(files, "CORES", 1)
+    numbers = write_shards(tmp_path)
+    data = load(tmp_path, image_size=16)
+    assert isinstance(data.train, StreamedSplit if limit == 1000 else MemorySplit)
+    assert data.classes == tuple(sorted(CLASSES))
+    for split, part in ((data.train, "train"), (data.validation, "val")):
+        expected = {(n, data.classes.index(CLASSES[n % 3])) for n in numbers[part]}
+        found = numbers_in(split.batches(7), split)
+        assert {*found} == expected and len(found) == len(expected)
+    # Two processes, and one that goes on after a batch.
+    order = {"batch_size": 8, "seed": 1, "epoch": 3}
+    split = datasets.replace(data.train, augment=None)
+    halves = [split.micro_batches(**order, parts=2, mine=[k]) for k in (0, 1)]
+    seen = Counter(n for half in halves for n, _ in numbers_in(half, split))
+    assert seen == Counter(numbers["train"])
+    rest = numbers_in(split.batches(**order, start=1), split)
+    assert rest == numbers_in(split.batches(**order), split)[8:]
+
+
+def test_classes_that_are_numbers_keep_their_order(tmp_path):
+    write_shards(tmp_path, names=("2", "10", "1"))
+    assert load(tmp_path).classes == ("1", "2", "10")
+
+
+def test_what_was_held_out_of_shards_is_judged(tmp_path, capsys):
+    write_shards(tmp_path / "photos", counts=[("train", 40)])
+    small(weights := tmp_path / "best.safetensors")
+    data = load(tmp_path / "photos")
+    save_model(load_model(weights), weights, data.preprocessing, data.held_out)
+    words = [str(tmp_path / "photos"), "--weights", str(weights)]
+    assert evaluate.main([*words, "--split", "validation"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"{len(data.validation)} images") and err == ""
+
+
+def test_what_is_wrong_with_shards_is_said_in_a_line(tmp_path):
+    good = [*sample(1, "cat"), *sample(2, "dog")]
+    whole = write_shard(tmp_path / "whole.tar", good).read_bytes()
+    bare = [member for member in good if member[0].endswith("png")]
+    torn = [("1.png", b"torn"), *good, ("1.cls", b"cat")]
+    for number, (name, held, said) in enumerate(
+        [
+            ("a.tar", whole[:700], "a.tar is not a whole tar file"),
+            ("a.tar", b"\x1f\x8b" + whole, "a.tar is not a whole tar file"),
+            ("a.tar", bare, "none of its images KEY.jpg has a file KEY.cls"),
+            ("a.tar", torn, r"a.tar/1.png cannot be read as an image"),
+            ("a.tar", sample(1, "cat"), "one class alone, cat"),
+            ("x-train-0.tar", good, "shards of train and validation side by side"),
+        ]
+    ):
+        folder = tmp_path / f"{number}"
+        if isinstance(held, bytes):
+            folder.mkdir()
+            (folder / name).write_bytes(held)
+        else:
+            write_shard(folder / name, held)
+        if "train" in name:
+            write_shard(folder / "x-val-0.tar", held)
+        with pytest.raises((ValueError, RuntimeError)) as error:
+            load(folder)
+        assert re.search(said, str(error.value)) and "\n" not in str(error.value)
+
+
+def test_an_archive_beside_folders_of_classes_is_none_of_the_data(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in (1, 2):
+            (tmp_path / name / f"{number}.png").write_bytes(sample(number, 0)[0][1])
+    write_shard(tmp_path / "backup.tar", sample(9, "owl"))
+    data = load(tmp_path)
+    assert data.classes == ("cat", "dog") and "backup.tar" in data.summary()
