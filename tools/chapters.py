@@ -48,7 +48,7 @@ SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "09_attention_maps": 45,
     "11_distillation": 55,
     "12_deit_experiments": 35,
-    "13_pretrained_weights": 65,
+    "13_pretrained_weights": 60,
     "14_scaling_out": 55,
 }
 # Under these, outputs are made and compared: two threads stall where a neighbor keeps a
