@@ -1,4 +1,4 @@
-"""CIFAR-10 with and without a teacher: the runs behind chapter 14.
+"""CIFAR-10 with and without a teacher: the runs behind chapter 15.
 
     python -m experiments cifar10
 

@@ -5,6 +5,7 @@ import copy
 import functools
 import http.server
 import re
+import runpy
 import threading
 from pathlib import Path
 from urllib.parse import unquote, urldefrag, urlsplit
@@ -28,6 +29,7 @@ def in_toc():
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("html")]
 PAGES = in_toc()
 CHAPTERS = [page for page in PAGES if page.startswith("notebooks/")]
+MOVED = runpy.run_path(str(ROOT / "book/_ext/site_files.py"))["MOVED"]
 
 
 @functools.cache
@@ -98,7 +100,15 @@ def test_outputs_are_described_in_words_not_by_a_file_name(page):
 def test_pages_are_those_of_the_table_of_contents():
     files = [p.relative_to(HTML) for p in HTML.rglob("*.html")]
     built = {str(f.with_suffix("")) for f in files if f.parts[0] != "_static"}
-    assert built - {"index", "genindex", "search", "404"} == set(PAGES)
+    assert built - {"index", "genindex", "search", "404", *MOVED} == set(PAGES)
+
+
+@pytest.mark.parametrize("page", MOVED)
+def test_an_address_from_before_leads_to_its_parts(page):
+    links = [link["href"] for link in soup(page).select("article li a")]
+    targets = [local_target(page, link)[0] for link in links]
+    assert targets == [HTML / f"{part}.html" for part in MOVED[page]]
+    assert all(target.is_file() for target in targets)
 
 
 def test_chapters_are_numbered_in_order():

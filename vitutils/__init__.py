@@ -24,4 +24,5 @@ CHAPTERS = {
     12: {},  # the studies in experiments/
     13: {"pretrained": ["at_image_size", "load_pretrained"]},
     14: {"processes": ["joined", "replicate", "share"]},
+    15: {},  # what a training costs, measured
 }

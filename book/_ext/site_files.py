@@ -1,7 +1,8 @@
 """Sphinx extension: what a site has beside its pages.
 
 Each page gets a description and a preview for those who link to it; the site gets a
-list of its pages for search engines, and a page for addresses that lead nowhere.
+list of its pages for search engines, and pages for addresses that lead nowhere, or led
+to what stands elsewhere now.
 """
 
 import html
@@ -12,6 +13,12 @@ from urllib.parse import urlsplit
 from docutils import nodes
 
 PREVIEW = "_static/preview.png"  # 1200 x 630 pixels, the book's overview
+MOVED = {  # address before: the pages that have its parts now
+    "notebooks/14_scaling_out": (
+        "notebooks/14_several_processes",
+        "notebooks/15_training_costs",
+    )
+}
 LOST = """<h1>There is no such page</h1>
 <p>It may have moved. The <a href="book/index.html">front page</a> lists the chapters,
 and the search, at the left or behind the glass, finds words and functions.</p>
@@ -55,6 +62,18 @@ def add_lost(app):
     yield "404", {"title": "There is no such page", "body": LOST}, "page.html"
 
 
+def add_moved(app):
+    """Yield a page for each address from before, with links to where its parts are."""
+    for before, pages in MOVED.items():
+        links = [
+            f'<li><a href="{app.builder.get_relative_uri(before, page)}">'
+            f"{html.escape(app.env.titles[page].astext())}</a></li>"
+            for page in pages
+        ]
+        body = f"<h1>This page has moved</h1><ul>{''.join(links)}</ul>"
+        yield before, {"title": "This page has moved", "body": body}, "page.html"
+
+
 def finish(app, exception):
     """List the pages for search engines; root the links of the lost page."""
     if exception is not None:
@@ -76,5 +95,6 @@ def setup(app):
     """Connect to the build."""
     app.connect("html-page-context", add_tags)
     app.connect("html-collect-pages", add_lost)
+    app.connect("html-collect-pages", add_moved)
     app.connect("build-finished", finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
