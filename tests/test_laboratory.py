@@ -653,7 +653,7 @@ def test_a_chapters_link_takes_away_what_it_says(browser, html, chapter, switch)
 def test_without_javascript_and_on_paper_stands_a_picture(browser, html):
     address = f"{html.as_uri()}/book/laboratory.html"
     context = browser.new_context(java_script_enabled=False)
-    picture = "figure.lab-still img"
+    picture = ".lab-still img"
     tab = context.new_page()
     tab.goto(address)
     shown = tab.locator(picture)
