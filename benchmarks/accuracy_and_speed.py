@@ -3,8 +3,9 @@ r"""Time DeiT beside convolutional networks, as DeiT's figure 1 and table 5 do.
 Accuracies are published ones, on ImageNet at 224 pixels (Touvron et al. 2021, table 5);
 images a second are measured here, forward, with random weights, which cost as much as
 any. Models take turns within a round, so that a machine that speeds up or slows down
-does so for all; a rate is the median over rounds. Ours computes in the last block the
-tokens alone that its heads read; the others compute all tokens.
+does so for all; a rate is the median over rounds. Convolutional networks are timed with
+channels first and last, as processors may prefer either. Ours computes in the last
+block the tokens alone that its heads read; the others compute all tokens.
 
     python benchmarks/accuracy_and_speed.py
     python benchmarks/accuracy_and_speed.py --device cuda --dtype bf16 --batch 256 \
@@ -43,6 +44,7 @@ PUBLISHED = {  # top-1 accuracy in per cent, images a second on a V100
 }
 SIZES = {"Ti": "tiny", "S": "small", "B": "base"}
 PACKAGES = ("torch", "torchvision", "timm")
+LAST = ", channels last"
 
 
 def builders() -> dict[str, dict[str, Callable[[], nn.Module]]]:
@@ -52,6 +54,8 @@ def builders() -> dict[str, dict[str, Callable[[], nn.Module]]]:
         "EfficientNet-B0": {"torchvision": torchvision.models.efficientnet_b0},
         "RegNetY-4GF": {"timm": lambda: timm.create_model("regnety_040")},
     }
+    for libraries in found.values():
+        libraries |= {library + LAST: build for library, build in libraries.items()}
     for size, name in SIZES.items():
         for cls, kind, end in (
             (VisionTransformer, "", ""),
@@ -72,15 +76,19 @@ def measure(args: argparse.Namespace) -> list[dict]:
     known = builders()
     for name in args.networks:
         for library, build in known[name].items():
-            model = build().to(args.device)
-            step = make_step(model, "forward", DTYPES[args.dtype], images, None)
+            last = torch.channels_last if library.endswith(LAST) else None
+            order = {"memory_format": last or torch.contiguous_format}
+            model = build().to(args.device, **order)
+            step = make_step(
+                model, "forward", DTYPES[args.dtype], images.to(**order), None
+            )
             once = warm_up(step, args.device)
             steps[name, library] = step, max(1, math.ceil(args.seconds / once))
     rates = {which: [] for which in steps}
-    order = list(steps)
+    names = list(steps)
     for turn in range(args.rounds):
-        at = turn % len(order)
-        for which in order[at:] + order[:at]:
+        at = turn % len(names)
+        for which in names[at:] + names[:at]:
             seconds = seconds_a_call(*steps[which], args.device)
             rates[which].append(args.batch / seconds)
     rows = {}
