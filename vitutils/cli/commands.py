@@ -62,8 +62,6 @@ def load(options: argparse.Namespace) -> Weights:
             "which model? give --weights: a file, such as the best.safetensors of "
             f"`vitutils train`, or one of {', '.join(PUBLISHED)}"
         )
-    if not is_exported(options.weights):
-        take_file(options, "weights")
     given = {
         "num_heads": options.num_heads,
         "image_size": options.image_size and pair(options.image_size),
@@ -71,6 +69,7 @@ def load(options: argparse.Namespace) -> Weights:
         "std": options.std and tuple(options.std),
     }
     if not is_exported(options.weights):
+        take_file(options, "weights")
         found = load_weights(options.weights, weights=options.file, **given)
     elif options.file:
         raise ValueError(f"{options.weights} holds its weights: leave out --file")
