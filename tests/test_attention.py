@@ -201,6 +201,25 @@ def test_an_image_without_visible_keys_gets_the_bias_not_nan(monkeypatch, explic
     close(output[2], ours.proj.bias.expand(6, 12))
 
 
+def test_a_kernel_that_mixes_values_without_any_key_is_put_right(monkeypatch):
+    """torch's kernels for 16 bits did so on an H200: see tests/test_cuda.py."""
+    kernel = F.scaled_dot_product_attention
+
+    def mixes(q, k, v, *, attn_mask):
+        return kernel(q, k, v, attn_mask=attn_mask | ~attn_mask.any(-1, keepdim=True))
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", mixes)
+    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: False)
+    ours, _ = pair_of_modules()
+    x = torch.randn(4, 6, 12, dtype=torch.float64)
+    mask = some_mask(4, 6, 6)
+    mask[2, 3] = False
+    found, _ = ours(x, mask=mask)
+    explicit, _ = ours(x, mask=mask, need_weights=True)
+    close(found, explicit)
+    close(found[2, 3], ours.proj.bias)
+
+
 @pytest.mark.parametrize("explicit", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_wrong_masks_are_refused_by_every_path(monkeypatch, explicit, need_weights):

@@ -311,12 +311,24 @@ def test_the_fused_kernel_computes_what_the_explicit_product_does(dtype, masked)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_a_query_that_sees_no_key_gets_zeros_from_both(dtype):
+def test_a_query_that_sees_no_key_gets_zeros_by_either_way(dtype):
+    """torch's kernels for 16 bits gave it a mean of the values on an H200."""
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(embed_dim=96, num_heads=3)
+    attention.to(DEVICE, DTYPES[dtype])
+    attention.proj.weight.data = torch.eye(96).to(attention.proj.weight)
+    attention.proj.bias.data.zero_()
+    x = torch.randn(2, 197, 96).to(DEVICE, DTYPES[dtype]).requires_grad_()
     mask = random_mask()
     mask[0, 0, 5] = False
-    for out, *gradients in both_ways(DTYPES[dtype], mask.to(DEVICE)):
-        assert out[0, :, 5].abs().max() == 0
-        assert all(gradient.isfinite().all() for gradient in gradients)
+    found = []
+    for need_weights in (True, False):
+        out, _ = attention(x, mask=mask.to(DEVICE), need_weights=need_weights)
+        assert out[0, 5].abs().max() == 0 and out[1, 5].abs().max() > 0
+        (gradient,) = torch.autograd.grad(out.square().sum(), x)
+        found.append((out, gradient))
+    for explicit, fused in zip(*found, strict=True):
+        assert relative_error(fused, explicit) < 2 * TOLERANCE[dtype]
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -134,6 +134,8 @@ class MultiHeadAttention(nn.Module):
             out, weights = self.attention(q, k, v, mask)
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            if mask is not None:  # some kernels mix values without any key
+                out = out.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)
         out = out.transpose(1, 2).reshape(B, N, D)  # heads side by side
         out = self.dropout(self.proj(out))
         return out, weights if need_weights else None
