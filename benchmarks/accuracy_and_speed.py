@@ -78,7 +78,8 @@ def measure(args: argparse.Namespace) -> list[dict]:
         for library, build in known[name].items():
             last = torch.channels_last if library.endswith(LAST) else None
             order = {"memory_format": last or torch.contiguous_format}
-            model = build().to(args.device, **order)
+            with torch.device(args.device):
+                model = build().to(**order)
             step = make_step(
                 model, "forward", DTYPES[args.dtype], images.to(**order), None
             )
