@@ -1,21 +1,23 @@
 #!/usr/bin/env bash
-# Use nine minutes of a machine with a GPU well: tests, throughput, DeiT's figure 1,
-# CIFAR-10.
+# Use ten minutes of a machine with a GPU well: tests, throughput, DeiT's figure 1, and
+# the study distillation_long, for which a processor is too slow.
 #
 #   bash benchmarks/gpu.sh --data cifar10-jpeg.tar.xz
 #   bash benchmarks/gpu.sh --smoke      # on the CPU, at toy size, in about two minutes
 #   bash benchmarks/gpu.sh --quick      # the same without torch.compile, in one
 #
 # --data PATH  CIFAR-10: a folder of train/CLASS/* and test/CLASS/*, or a tar archive of
-#              one, its path seen from the repository's root; in the smoke test also
-#              fashion_mnist, which is there what is trained on if nothing is named
+#              these two, its path seen from the repository's root; in the smoke test
+#              also fashion_mnist, which is there what is trained on if nothing is named
 # -k WORDS     run only tests of such names, as pytest's -k
 #
-# OUT names the folder of the results (runs/gpu), PYTHON the interpreter, which needs
-# torch, torchvision, timm, tensorboard and pytest; vitutils need not be installed, and
-# no network is needed. Each part has a limit, in seconds (LIMIT_TESTS,
-# LIMIT_THROUGHPUT, LIMIT_SPEED, LIMIT_CIFAR10), and a record: a part that fails, or
-# takes too long, costs the others nothing. CIFAR-10 gets what time is left.
+# OUT names the folder of the results (runs/gpu), WORK one of the study's runs, to go on
+# with them in another call (one that is deleted in the end), WORKERS how many of them
+# share the GPU (6), PYTHON the interpreter, which needs torch, torchvision, timm,
+# tensorboard and pytest; vitutils need not be installed, and no network is needed. Each
+# part has a limit, in seconds (LIMIT_TESTS, LIMIT_THROUGHPUT, LIMIT_SPEED, LIMIT_STUDY),
+# and a record: a part that fails, or takes too long, costs the others nothing, and one
+# with a limit of 0 is left out. The study gets what time is left.
 
 set -u
 cd "$(dirname "$0")/.." || exit
@@ -36,14 +38,17 @@ python=${PYTHON:-python3}
 [ -z "${PYTHON:-}" ] && [ -x .venv/bin/python ] && python=.venv/bin/python
 OUT=${OUT:-runs/gpu}
 mkdir -p "$OUT" || exit
-rm -f "$OUT"/{tests,throughput,speed,cifar10}.{json,log} "$OUT/summary.txt"
+rm -f "$OUT"/{tests,throughput,speed,study}.{json,log} "$OUT/summary.txt"
 export PYTHONPATH=$PWD PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
 
 # Runs write a state of some 200 MB an epoch: into memory, if there is enough.
 free=$(df --output=avail /dev/shm 2>/dev/null | tail -n 1)
 place=${TMPDIR:-/tmp}
 if [ "${free:-0}" -gt 8000000 ]; then place=/dev/shm; fi
-work=$(mktemp -d -p "$place") && trap 'rm -rf "$work"' EXIT
+work=${WORK:-}
+if [ -z "$work" ]; then
+    work=$(mktemp -d -p "$place") && trap 'rm -rf "$work"' EXIT
+fi
 
 say() { echo "$*" | tee -a "$OUT/summary.txt"; }
 
@@ -51,6 +56,7 @@ failed=0
 part() { # NAME LIMIT COMMAND...: run a part, its words in a log; tell how it ended
     local name=$1 limit=$2 start=$SECONDS status=0 word
     shift 2
+    [ "$limit" -gt 0 ] || return 0
     # Ctrl-C is what Python ends in good order at, also where the shell ignores it.
     timeout --signal=INT --kill-after=10 "$limit" env --default-signal=INT "$@" \
         >"$OUT/$name.log" 2>&1 </dev/null || status=$?
@@ -92,16 +98,13 @@ compile=(--compile timm)
 if [ -n "$smoke" ]; then
     export VITUTILS_CUDA_TESTS_ON=cpu CUDA_VISIBLE_DEVICES='' OMP_NUM_THREADS=1
     limits=("${LIMIT_TESTS:-300}" "${LIMIT_THROUGHPUT:-180}" "${LIMIT_SPEED:-60}"
-        "${LIMIT_CIFAR10:-180}")
+        "${LIMIT_STUDY:-300}")
     words=${words:-not compiled and not torchrun}
     throughput=(--device cpu --sizes 28px_patch7 --batch 8 --rounds 1 --seconds 0.01
         --limit 60)
     speed=(--networks DeiT-Ti --batch 1 --rounds 1 --seconds 0)
-    cifar10=(--device cpu --toy --images 1000 --seconds 30)
-    if [ -n "$quick" ]; then
-        compile=()
-        cifar10+=(--seconds 5)
-    fi
+    study=(--toy --workers "${WORKERS:-2}")
+    if [ -n "$quick" ]; then compile=(); fi
     data=${data:-fashion_mnist}
 else
     limits=("${LIMIT_TESTS:-90}" "${LIMIT_THROUGHPUT:-180}" "${LIMIT_SPEED:-50}")
@@ -117,12 +120,20 @@ part throughput "${limits[1]}" "$python" benchmarks/throughput.py --dtypes bf16 
     "${compile[@]}" "${throughput[@]}" --record "$OUT/throughput.json"
 part speed "${limits[2]}" "$python" benchmarks/accuracy_and_speed.py "${speed[@]}" \
     --record "$OUT/speed.json"
+
 if [ -z "$smoke" ]; then
-    limits[3]=${LIMIT_CIFAR10:-$((525 - SECONDS))}
-    cifar10=(--device cuda --seconds $((limits[3] - 25)))
+    limits[3]=${LIMIT_STUDY:-$((585 - SECONDS))}
+    study=(--workers "${WORKERS:-6}")
 fi
-part cifar10 "${limits[3]}" "$python" benchmarks/cifar10_gpu.py --data "$data" \
-    "${cifar10[@]}" --folder "$work/cifar10" --record "$OUT/cifar10.json"
+if [ -f "$data" ] && [ "${limits[3]}" -gt 0 ]; then # an archive, unpacked once
+    images=$work/$(basename "${data%%.tar*}")
+    [ -d "$images" ] || "$python" -m tarfile -e "$data" "$images" || exit
+    data=$images
+fi
+part study "${limits[3]}" "$python" -m experiments distillation_long --data "$data" \
+    "${study[@]}" --folder "$work/study"
+found=$work/study/distillation_long.json
+if [ -f "$found" ]; then cp "$found" "$OUT/study.json"; fi
 
 say "$SECONDS s in all"
 exit $failed

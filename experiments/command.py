@@ -15,6 +15,7 @@ from experiments import (
     cifar10,
     deit_tables,
     distillation,
+    distillation_long,
     fashion_mnist,
     settings,
     trails,
@@ -28,6 +29,7 @@ MODULES = {
         deit_tables,
         cifar10,
         distillation,
+        distillation_long,
         fashion_mnist,
         settings,
         trails,
@@ -56,10 +58,18 @@ def main(arguments: Sequence[str]) -> int:
         action="store_true",
         help="of distillation: run nothing, print what there is to do and how long",
     )
+    parser.add_argument(
+        "--toy", action="store_true", help="of distillation_long: tiny, for a trial"
+    )
+    parser.add_argument(
+        "--folder",
+        help="of distillation_long: where its record and its runs go "
+        "(data/results and runs)",
+    )
     options = parser.parse_args(arguments)
     perform = MODULES[options.study].perform
-    more = {"data": options.data, "parts": options.parts, "plan": options.plan}
-    more = {name: value for name, value in more.items() if value}
+    more = {name: value for name, value in vars(options).items() if value}
+    more = {name: more[name] for name in more.keys() - {"study", "workers"}}
     for name in more.keys() - signature(perform).parameters.keys():
         parser.error(f"--{name} is not for {options.study}")
     command = shlex.join(["python", "-m", "experiments", *arguments])

@@ -132,8 +132,9 @@ def measure(model, split, teacher):
     model.eval()
     two_tokens = isinstance(model, DistilledVisionTransformer)
     answers, similarity = {}, []
+    device = next(model.parameters()).device
     with torch.inference_mode():
-        for images, _ in split.batches(500):
+        for images, _ in split.batches(500, device=device):
             if two_tokens:
                 *pair, _ = model.both_heads(images)
                 logits = {"class": pair[0], "distill": pair[1], "both": average(*pair)}
@@ -142,7 +143,7 @@ def measure(model, split, teacher):
                 logits = {"class": model(images)}
             logits["teacher"] = teacher(images)
             for name, values in logits.items():
-                answers.setdefault(name, []).append(values.argmax(dim=1))
+                answers.setdefault(name, []).append(values.argmax(dim=1).cpu())
     answers = {name: torch.cat(parts) for name, parts in answers.items()}
     names = list(answers)
     results = {

@@ -503,7 +503,7 @@ def loss_of(task: dict, teacher: Teacher | None) -> Callable:
         if smoothing:
             if labels.ndim == 1:
                 labels = F.one_hot(labels, 10).float()
-            labels = (1 - smoothing) * labels + smoothing / 10
+            labels = (1 - smoothing) * labels + smoothing / labels.shape[1]
         if task["arm"] == "none":
             return F.cross_entropy(outputs, labels)
         if task["arm"] == "two class tokens":
