@@ -10,7 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from torch.utils.data import DataLoader
 
+from vitutils.data import files, splits
 from vitutils.data.augmentation import (
     center_crop,
     crop_and_flip,
@@ -81,7 +83,7 @@ def test_a_rectangle_gets_the_mean_color(split):
         assert image[:, mask].abs().max() < 0.02  # the mean, but for whole gray levels
 
 
-def test_streamed_images_too(tmp_path, split):
+def test_streamed_images_too(tmp_path, split, monkeypatch):
     paths = []
     for i, image in enumerate(split.images[:6]):
         paths.append(str(tmp_path / f"{i}.png"))
@@ -102,6 +104,23 @@ def test_streamed_images_too(tmp_path, split):
     assert images.shape == (6, 3, 16, 16)
     assert torch.equal(images, again)
     assert not torch.equal(images, plain)
+    asked = []
+
+    def make(*arguments, **given):
+        asked.append(given["num_workers"])
+        return DataLoader(*arguments, **given)
+
+    monkeypatch.setattr(splits, "DataLoader", make)
+    monkeypatch.setattr(files, "CORES", 2)
+    before = torch.get_rng_state()
+    for workers in (0, 1):
+        others = strengthen(streamed, randaugment=9, erase=1.0, workers=workers)
+        ((again, _),) = others.batches(6, seed=0)
+        assert torch.equal(images, again)
+        assert torch.equal(torch.get_rng_state(), before)
+    assert others.workers == 1 and strengthen(others).workers == 1
+    next(streamed.batches(6))
+    assert asked == [0, 1, 2]
 
 
 @pytest.mark.parametrize("channels", [1, 3])

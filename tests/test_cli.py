@@ -25,12 +25,13 @@ from experiments import cifar10
 from vitutils import processes
 from vitutils.__main__ import main as main_of_all
 from vitutils.cli import predict
-from vitutils.cli.options import explained, how_to_read
-from vitutils.cli.parts import CROPS, load_data, make_model
+from vitutils.cli.options import dashed, explained, how_to_read
+from vitutils.cli.parts import CROPS, DROP, VIT, load_data, make_model
 from vitutils.cli.presets import PRESETS
 from vitutils.cli.train import main, not_learned, options_of, told, told_before_the_end
-from vitutils.data import DATA, load
+from vitutils.data import DATA, datasets, load
 from vitutils.data.preprocessing import Preprocessing
+from vitutils.data.splits import StreamedSplit
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import load_model, save_model
@@ -628,6 +629,46 @@ def test_what_is_wrong_with_a_start_is_said_in_a_line(
     assert "Traceback" not in captured.err
 
 
+@pytest.mark.parametrize("option", ["--dropout", "--stochastic-depth"])
+def test_a_start_that_drops_nothing_takes_no_such_option(
+    folder, tmp_path, capsys, option
+):
+    convnet, size = ConvNet(in_channels=3, num_classes=2, widths=(4, 4)), (8, 8)
+    told = Preprocessing(size, (0.5,) * 3, (0.25,) * 3)
+    save_model(convnet, start := str(tmp_path / "start.safetensors"), told)
+    words = ["--data", str(folder), "--folder", str(tmp_path / "run"), *SHORT]
+    words += ["--init", start]
+    assert main([*words, option, "0.5"]) == 1
+    said = capsys.readouterr().err
+    assert f"start.safetensors is a convnet, which has no {option}: leave" in said
+    assert said.count("\n") == 1
+    assert main([*words, option, "0"]) == 0
+
+
+def test_workers_decode_what_is_streamed_and_augment_what_is_not(
+    folder, tmp_path, monkeypatch
+):
+    words = ["--data", str(folder), "--image-size=8", *TINY]
+    data = load_data(options_of([*words, "--workers=3"]))
+    assert (data.train.workers, data.validation.workers) == (3, 0)
+    assert load_data(options_of(words)).train.workers == 0
+    plain = options_of([*words, "--workers=3", "--crop=none"])
+    with pytest.raises(
+        ValueError, match=r"augmented \(--crop none\): leave out --work"
+    ):
+        load_data(plain)
+    plain.erase = 0.5
+    assert load_data(plain).train.workers == 3
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT", 1000)
+    for more, expected in ((["--workers=3"], 3), (["--workers=0"], 0), ([], None)):
+        data = load_data(options_of([*words, *more]))
+        for split in (data.train, data.validation, data.test):
+            assert isinstance(split, StreamedSplit) and split.workers == expected
+    shutil.copytree(folder / "train", photos := tmp_path / "photos")
+    data = load_data(options_of([str(photos), "--image-size=8", "--workers=1"]))
+    assert data.test is None and data.validation.workers == 1
+
+
 def timm_vit():
     """A ViT of timm, which tells no number of heads."""
     return timm.models.VisionTransformer(
@@ -722,6 +763,21 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         assert said.startswith("vitutils train: ") and said.count("\n") == 1
 
 
+def test_options_of_one_kind_of_model_are_refused_for_another(capsys):
+    sizes = dict.fromkeys(VIT, "8") | dict.fromkeys((*DROP, "norm_eps"), "0.5")
+    kinds = {"--model=convnet": sizes}
+    kinds |= {kind: {"widths": "8"} for kind in ("--model=vit", "--model=deit")}
+    told = {k: v for k, v in sizes.items() if k not in ("num_heads", *DROP)}
+    kinds["--init=start"] = told | {"widths": "8", "model": "vit"}
+    for kind, options in kinds.items():
+        for name, value in options.items():
+            with pytest.raises(SystemExit) as stopped:
+                options_of(["cifar10", kind, dashed(name), value])
+            assert stopped.value.code == 2
+            said = capsys.readouterr().err
+            assert dashed(name) in said and "leave" in said and said.count("\n") == 1
+
+
 def test_help_explains_every_option(capsys):
     with pytest.raises(SystemExit) as stopped:
         main_of_all(["train", "--help"])
@@ -782,6 +838,12 @@ def test_debug_shows_where_an_error_came_from(folder, tmp_path, capsys):
     assert main([*words, "--debug"]) == 1
     said = capsys.readouterr().err
     assert "Traceback" in said and "train.py" in said and "epochs is 0" in said
+    (tmp_path / "last.pt").write_bytes(b"torn")
+    for more, expected in (([], False), (["--debug"], True)):
+        words = ["--folder", str(tmp_path), "--resume", *more]
+        assert main(words) == 1
+        said = capsys.readouterr().err
+        assert ("Traceback (" in said) == expected and "last.pt" in said
 
 
 def test_a_checkpoint_of_another_version_says_so_as_a_start(folder, tmp_path, capsys):

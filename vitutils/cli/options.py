@@ -36,10 +36,7 @@ def add_options(
         if reading.get("type") in readers:
             reading["type"] = readers[reading["type"]]
         group.add_argument(
-            f"--{name.replace('_', '-')}",
-            default=default,
-            help=explained(function)[name],
-            **reading,
+            dashed(name), default=default, help=explained(function)[name], **reading
         )
 
 
@@ -73,6 +70,11 @@ def explained(function: Callable) -> dict[str, str]:
         words = words.replace("None:", "if not given:")
         said |= {name.strip(): words.replace("%", "%%") for name in names.split(",")}
     return said
+
+
+def dashed(name: str) -> str:
+    """Return an option as the command line has it."""
+    return f"--{name.replace('_', '-')}"
 
 
 def picked(options: argparse.Namespace, names: Sequence[str]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from vitutils import processes
-from vitutils.cli.options import picked
+from vitutils.cli.options import dashed, picked
 from vitutils.data import CIFAR, Dataset, augmentation, load
 from vitutils.data.files import SizeNeeded, pair, unpair
 from vitutils.data.preprocessing import Preprocessing
@@ -84,7 +84,15 @@ def load_data(options: argparse.Namespace) -> Dataset:
             f"crop {options.crop} is for images in memory: streamed ones are resized"
         )
     train = strengthen(train, **picked(options, AUGMENT))
-    return replace(data, train=train)
+    if options.workers and train.augment is None:
+        raise ValueError("nothing is augmented (--crop none): leave out --workers")
+    if options.workers is None or isinstance(train, MemorySplit):
+        return replace(data, train=train)
+    judged = {"validation": data.validation, "test": data.test}
+    for part, split in judged.items():
+        if split is not None:
+            judged[part] = replace(split, workers=options.workers)
+    return replace(data, train=train, **judged)
 
 
 def fitting(options: argparse.Namespace, side: int) -> int | tuple[int, int]:
@@ -153,6 +161,11 @@ def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
     if isinstance(model, VisionTransformer):
         model = at_image_size(model, data.image_size)
         changed |= picked(options, DROP)
+    elif found := [name for name in DROP if getattr(options, name)]:
+        raise ValueError(
+            f"{options.init} is a convnet, which has no {dashed(found[0])}: leave it "
+            "out, or give 0 where a preset sets it"
+        )
     if model.config | changed == model.config:
         return model
     state = model.state_dict()

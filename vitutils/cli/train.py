@@ -34,6 +34,7 @@ from vitutils.cli.commands import ERRORS, take_file, told, warnings_as_lines
 from vitutils.cli.options import (
     Parser,
     add_options,
+    dashed,
     folder_name,
     picked,
     positive,
@@ -248,11 +249,6 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def dashed(name: str) -> str:
-    """Return an option as the command line has it."""
-    return f"--{name.replace('_', '-')}"
-
-
 def with_those_of_the_run(arguments: Sequence[str]) -> list[str]:
     """Put before words that resume a run, and name no data, those that began it."""
     options = make_parser().parse_known_args(arguments)[0]
@@ -269,7 +265,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         arguments = with_those_of_the_run(arguments)
     except ERRORS as error:  # last.pt is no state of a run
-        return told(error, status=1)
+        return told(error, status=1, debug="--debug" in arguments)
     options = options_of(arguments)
     try:
         with processes.joined(), told_before_the_end(), warnings_as_lines():

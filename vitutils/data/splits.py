@@ -260,6 +260,8 @@ class StreamedSplit(Split):
             to train on, as torchvision's v2 transforms do, with torch's global random
             numbers; None takes the image as outside training.
         fit: the same outside training, without random numbers; None takes the center.
+        workers: processes that decode and augment ahead of time; 0: it is done here,
+            when a batch is asked for; None: as many as there are cores, at most 8.
     """
 
     paths: list[str]
@@ -267,6 +269,7 @@ class StreamedSplit(Split):
     in_channels: int
     augment: Callable | None
     fit: Callable | None = None
+    workers: int | None = None
 
     def _take(self, which):
         paths = [self.paths[index] for index in which.tolist()]
@@ -279,7 +282,8 @@ class StreamedSplit(Split):
 
     def _pixels(self, rows, keys, device):
         faults = []
-        for pixels in ahead(self._decode, rows, keys, device, min(files.CORES, 8)):
+        workers = min(files.CORES, 8) if self.workers is None else self.workers
+        for pixels in ahead(self._decode, rows, keys, device, workers):
             if isinstance(pixels, files.Unreadable):
                 faults += pixels.args
                 if any(keys):  # the rest of an epoch of training would take long
@@ -292,16 +296,17 @@ class StreamedSplit(Split):
     def _decode(self, item):
         row, key = item
         transform = self.fit or center_crop(self.image_size)
-        if key and self.augment:
-            transform = self.augment
-            torch.default_generator.manual_seed(generator(*key).initial_seed())
         paths = [self.paths[index] for index in row.tolist()]
         images, faults = [], []
-        for path in paths:
-            try:
-                images.append(files.read_image(path, self.in_channels, transform))
-            except files.Unreadable as error:
-                faults += error.args
+        with torch.random.fork_rng(devices=[]):  # it may be the training process's
+            if key and self.augment:
+                transform = self.augment
+                torch.default_generator.manual_seed(generator(*key).initial_seed())
+            for path in paths:
+                try:
+                    images.append(files.read_image(path, self.in_channels, transform))
+                except files.Unreadable as error:
+                    faults += error.args
         # Raised here, it would arrive with a worker's traceback.
         return files.Unreadable(*faults) if faults else torch.stack(images)
 
@@ -319,7 +324,7 @@ def strengthen(
     randaugment: int = 0,
     erase: float = 0.0,
     repeats: int = 1,
-    workers: int = 0,
+    workers: int | None = None,
 ) -> Split:
     """Return a training split that augments more than by crop and flip.
 
@@ -331,8 +336,9 @@ def strengthen(
             It and what operations leave empty get the training images' mean color.
         repeats: times that a batch holds an image, each time augmented by a draw of its
             own. An epoch is as long as ever, so that it sees one of so many images.
-        workers: processes that augment ahead of time, for images held in memory; 0:
-            the training process does it. Streamed images have theirs anyway.
+        workers: processes that augment images, and decode streamed ones, ahead of
+            time; 0: the training process does it; None: 0 for images held in memory,
+            for streamed ones as many as there are cores, at most 8.
 
     Returns:
         A split of the same kind.
@@ -349,9 +355,11 @@ def strengthen(
         raise ValueError(f"erase {erase} is no probability in [0, 1]")
     if repeats < 1:
         raise ValueError(f"repeats {repeats} is less than 1")
-    if workers < 0:
+    if workers is not None and workers < 0:
         raise ValueError(f"workers {workers} is negative")
     split = replace(split, repeats=repeats)
+    if workers is not None:
+        split = replace(split, workers=workers)
     color = [255 * value for value in split.mean]
     steps = []
     if randaugment:
@@ -364,8 +372,7 @@ def strengthen(
                 image_by_image, first=split.augment, transform=v2.Compose(steps)
             )
             split = replace(split, augment=augment)
-        return replace(split, workers=workers)
-    if steps:
+    elif steps:
         steps = [split.augment, v2.PILToTensor(), *steps]
         split = replace(split, augment=v2.Compose(steps))
     return split
