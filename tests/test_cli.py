@@ -18,6 +18,7 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from small import small
 from torch import nn
 
 import vitutils
@@ -605,6 +606,7 @@ def test_what_is_wrong_is_said_in_a_line(
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
         ("--init ODD", "heads unknown at width 24, depth 1: give num_heads"),
         ("--init MLP", "mlp.safetensors holds a MLP, no model of images"),
+        ("--init DEIT", "a deit learns from a teacher: give --teacher"),
         ("--init NO_JSON", "no_json.safetensors is not of this version of vitutils"),
     ],
 )
@@ -618,7 +620,8 @@ def test_what_is_wrong_with_a_start_is_said_in_a_line(
     told = {"class": "vitutils.mlp.MLP", "config": '{"embed_dim": 2, "mlp_dim": 2}'}
     save_file(MLP(embed_dim=2, mlp_dim=2).state_dict(), mlp, told)
     save_file({}, no_json, told | {"config": "{"})
-    files = {"TEACHER": teacher, "OLD": old, "ODD": odd}
+    small(deit := tmp_path / "deit.safetensors", DistilledVisionTransformer)
+    files = {"TEACHER": teacher, "OLD": old, "ODD": odd, "DEIT": deit}
     for name, path in {**files, "MLP": mlp, "NO_JSON": no_json}.items():
         words = words.replace(name, str(path))
     run = str(tmp_path / "run")

@@ -328,10 +328,6 @@ def check(options: argparse.Namespace, device: torch.device) -> nn.Module | None
             processes.ask_first(preprocessing_of if is_hub(name) else find, name)
     if options.init:
         return None
-    if options.model == "deit" and not options.teacher:
-        raise ValueError(
-            "a deit learns from a teacher: give --teacher, or take --model vit"
-        )
     names, sizes = ["widths"], {"in_channels": 3, "num_classes": 2}
     if options.model != "convnet":
         names = VIT
@@ -340,7 +336,16 @@ def check(options: argparse.Namespace, device: torch.device) -> nn.Module | None
         model = MODELS[options.model](**sizes, **picked(options, names))
     if options.layer_decay is not None:
         layer_groups(model, 0.0, **picked(options, ("lr", "layer_decay")))
+    check_teacher(options, model)
     return model
+
+
+def check_teacher(options: argparse.Namespace, model: nn.Module) -> None:
+    """Raise a ValueError for a model that cannot learn without a teacher."""
+    if isinstance(model, DistilledVisionTransformer) and options.teacher is None:
+        raise ValueError(
+            "a deit learns from a teacher: give --teacher, or train a vit instead"
+        )
 
 
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
@@ -375,8 +380,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]
         loss_fn = teacher_loss(options, data, teacher)
         torch.manual_seed(options.seed)
         model = make_model(options, data).to(device)
-        if isinstance(model, DistilledVisionTransformer) and loss_fn is None:
-            raise ValueError("a deit learns from a teacher: give --teacher")
+        check_teacher(options, model)
         if options.freeze:
             freeze(model)
         if options.class_weights:
