@@ -216,6 +216,10 @@ def test_a_runs_folder_stands_for_its_best_model(folder, teacher, tmp_path, caps
     [
         "--depth=1 --num-heads=5",
         "--epochs=0",
+        "--erase=2",
+        "--cutmix=-1",
+        "--layer-decay=0",
+        "--model=convnet --layer-decay=0.5",
         "--model=deit",
         "--teacher=no",
         "--init=no",
@@ -746,6 +750,8 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         ["cifar10", "--image-size", "8x0"],
         ["cifar10", "--freeze"],
         ["cifar10", "--patience", "0"],
+        ["cifar10", "--average", "1"],
+        ["cifar10", "--accumulate", "0"],
         ["cifar10", "--teacher", "cnn", "--class-weights", "balanced"],
         ["cifar10", "--distillation", "hard"],  # the teacher is forgotten
         ["cifar10", "--teacher", "cnn", "--balance", "0.5"],

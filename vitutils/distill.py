@@ -9,6 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+def check_soft(temperature: float, balance: float) -> None:
+    """Raise a ValueError for settings that make no sense."""
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature} is not above 0")
+    if not 0 <= balance <= 1:
+        raise ValueError(f"balance {balance} is not in [0, 1]")
+
+
 def soft_distillation(
     outputs: Tensor | tuple[Tensor, Tensor],
     labels: Tensor,
@@ -36,10 +44,7 @@ def soft_distillation(
     Source: Touvron et al. (2021), equation 2, with the divergence taken
     from teacher to student, as in Hinton et al. (2015) and DeiT's code.
     """
-    if not temperature > 0:
-        raise ValueError(f"temperature {temperature} is not above 0")
-    if not 0 <= balance <= 1:
-        raise ValueError(f"balance {balance} is not in [0, 1]")
+    check_soft(temperature, balance)
     class_logits, distill_logits = two_heads(outputs, teacher_logits)
     divergence = F.kl_div(
         F.log_softmax(distill_logits / temperature, dim=-1),

@@ -3,7 +3,7 @@
 import argparse
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from inspect import signature
@@ -108,17 +108,23 @@ def make_model(options: argparse.Namespace, data: Dataset) -> nn.Module:
     """Build the model for the data's images and classes, or load where it starts."""
     if options.init is not None:
         return start(options, data)
-    sizes = {"in_channels": data.in_channels, "num_classes": data.num_classes}
-    if options.model == "convnet":
-        if min(pair(data.image_size)) < 2 ** len(options.widths):
-            raise ValueError(
-                f"{len(options.widths)} widths halve images of {data.image_size} "
-                "pixels to nothing: give fewer --widths"
-            )
-        return ConvNet(widths=options.widths, **sizes)
-    return MODELS[options.model](
-        image_size=data.image_size, **sizes, **picked(options, VIT)
-    )
+    if options.model == "convnet" and (
+        min(pair(data.image_size)) < 2 ** len(options.widths)
+    ):
+        raise ValueError(
+            f"{len(options.widths)} widths halve images of {data.image_size} pixels to "
+            "nothing: give fewer --widths"
+        )
+    return build(options, {name: getattr(data, name) for name in FROM_DATA})
+
+
+def build(options: argparse.Namespace, from_data: Mapping[str, Any]) -> nn.Module:
+    """Build the model of the options; ``from_data`` is what ``FROM_DATA`` names."""
+    names = VIT
+    if options.model == "convnet":  # which takes images of any size
+        names = ("widths",)
+        from_data = {k: v for k, v in from_data.items() if k != "image_size"}
+    return MODELS[options.model](**from_data, **picked(options, names))
 
 
 def load_together(name: str, **given: Any) -> Weights:

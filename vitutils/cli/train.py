@@ -50,6 +50,7 @@ from vitutils.cli.parts import (
     NORMALIZATION,
     SOFT,
     VIT,
+    build,
     content,
     device_of,
     load_data,
@@ -59,13 +60,18 @@ from vitutils.cli.parts import (
 )
 from vitutils.cli.presets import DEFAULTS, PRESETS
 from vitutils.data import Dataset, load
-from vitutils.data.augmentation import mixing
+from vitutils.data.augmentation import check_mixing, mixing
 from vitutils.data.datasets import NAMED
-from vitutils.data.splits import MemorySplit, strengthen
+from vitutils.data.splits import check_strength, strengthen
 from vitutils.deit import DistilledVisionTransformer
-from vitutils.distill import ConvNet, soft_distillation
+from vitutils.distill import ConvNet, check_soft, soft_distillation
 from vitutils.engine.checkpoints import load_model, load_state
-from vitutils.engine.fine_tuning import balanced_cross_entropy, freeze, layer_groups
+from vitutils.engine.fine_tuning import (
+    balanced_cross_entropy,
+    check_layer_decay,
+    freeze,
+    layer_groups,
+)
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.hubs import is_hub, preprocessing_of
 from vitutils.engine.large_step import LargeStep, evaluate_together
@@ -87,7 +93,6 @@ SETUP += ("init", "teacher", "teacher_weights", "distillation", *SOFT, *NORMALIZ
 SETUP += ("freeze", "layer_decay", "class_weights")
 RECIPE = (*FIT[:-1], "seed", "average", "precision")
 FILES = ("init", "teacher", "teacher_weights")  # compared by what they hold
-BLANK = torch.zeros(1, 1, 1, 1, dtype=torch.uint8)
 NEEDS = {
     "init": (*NORMALIZATION, "freeze"),
     "teacher": ("distillation", "teacher_weights", "teacher_mean", "teacher_std"),
@@ -167,7 +172,7 @@ def make_parser() -> argparse.ArgumentParser:
 
     group = parser.add_argument_group("training")
     add_options(group, fit, FIT)
-    add_options(group, LargeStep, LARGE_STEP)
+    add_options(group, LargeStep, LARGE_STEP, readers)
     group.add_argument(
         "--freeze",
         action="store_true",
@@ -311,41 +316,43 @@ def told_before_the_end() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def check(options: argparse.Namespace, device: torch.device) -> nn.Module | None:
-    """Raise an error for options that cannot be, whatever the data are.
-
-    Returns:
-        A model of these options without memory; None: --init tells the model.
-    """
-    check_settings(picked(options, FIT) | {"seed": options.seed})
-    MixedPrecision(options.precision, device)
-    mixing(2, **picked(options, MIX))
-    strengthen(MemorySplit(labels=BLANK, images=BLANK), **picked(options, AUGMENT))
-    if options.distillation == "soft":
-        soft_distillation(*[torch.eye(2)] * 3, **picked(options, SOFT))
+def check(options: argparse.Namespace) -> None:
+    """Raise an error for options that cannot be, whatever data and model are."""
+    check_settings(picked(options, (*FIT, "seed")))
+    check_strength(**picked(options, AUGMENT))
+    check_mixing(**picked(options, MIX))
+    check_soft(**picked(options, SOFT))
+    if options.layer_decay is not None:
+        check_layer_decay(options.layer_decay)
     for name in filter(None, (options.init, options.teacher)):
         if name.partition("/")[0] not in LIBRARIES:
             processes.ask_first(preprocessing_of if is_hub(name) else find, name)
-    if options.init:
-        return None
-    names, sizes = ["widths"], {"in_channels": 3, "num_classes": 2}
-    if options.model != "convnet":
-        names = VIT
-        sizes["image_size"] = options.image_size or options.patch_size
-    with torch.device("meta"):
-        model = MODELS[options.model](**sizes, **picked(options, names))
-    if options.layer_decay is not None:
-        layer_groups(model, 0.0, **picked(options, ("lr", "layer_decay")))
-    check_teacher(options, model)
-    return model
 
 
-def check_teacher(options: argparse.Namespace, model: nn.Module) -> None:
-    """Raise a ValueError for a model that cannot learn without a teacher."""
+def check_model(options: argparse.Namespace, model: nn.Module) -> None:
+    """Raise a ValueError for options that are none of a model's."""
     if isinstance(model, DistilledVisionTransformer) and options.teacher is None:
         raise ValueError(
             "a deit learns from a teacher: give --teacher, or train a vit instead"
         )
+    if options.layer_decay is not None:
+        check_layer_decay(options.layer_decay, model)
+
+
+def planned(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what the options tell of the model before the data are known.
+
+    The model itself is built without memory: its class knows what sizes go together.
+
+    Raises:
+        ValueError: there is no such model, or it takes other options.
+    """
+    size = options.image_size or options.patch_size
+    with torch.device("meta"):
+        model = build(options, dict(zip(FROM_DATA, (size, 3, 2), strict=True)))
+    check_model(options, model)
+    config = {k: v for k, v in model.config.items() if k not in FROM_DATA}
+    return {"model": type(model).__name__, "config": config}
 
 
 def run(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]:
@@ -359,10 +366,10 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]
     setup = picked(options, SETUP) | {"data": Path(options.data).name}
     setup |= {name: content(setup[name]) for name in FILES}
     device = device_of(options)
+    check(options)
     expected = {"recipe": picked(options, RECIPE) | {"betas": [*options.betas]}}
-    if (model := check(options, device)) is not None:
-        config = {k: v for k, v in model.config.items() if k not in FROM_DATA}
-        expected["model"] = {"model": type(model).__name__, "config": config}
+    if not options.init:  # which tells the model otherwise
+        expected["model"] = planned(options)
     folder_run = FolderRun(
         **picked(options, ("folder", "resume", "patience")),
         setup=setup,
@@ -380,7 +387,7 @@ def run(options: argparse.Namespace, arguments: Sequence[str]) -> dict[str, Any]
         loss_fn = teacher_loss(options, data, teacher)
         torch.manual_seed(options.seed)
         model = make_model(options, data).to(device)
-        check_teacher(options, model)
+        check_model(options, model)
         if options.freeze:
             freeze(model)
         if options.class_weights:

@@ -189,10 +189,17 @@ def mixing(
 
     Source: Zhang et al. (2018), section 2; Yun et al. (2019), section 3.
     """
-    ways = []
-    for name, alpha, cls in (("mixup", mixup, v2.MixUp), ("cutmix", cutmix, v2.CutMix)):
+    check_mixing(mixup=mixup, cutmix=cutmix)
+    ways = [
+        cls(alpha=float(alpha), num_classes=num_classes)
+        for alpha, cls in ((mixup, v2.MixUp), (cutmix, v2.CutMix))
+        if alpha
+    ]
+    return v2.RandomChoice(ways) if ways else None
+
+
+def check_mixing(**alphas: float) -> None:
+    """Raise a ValueError that names the argument of ``mixing`` that is out of range."""
+    for name, alpha in alphas.items():
         if not 0 <= alpha < math.inf:
             raise ValueError(f"{name} {alpha} is not a number from 0 on")
-        if alpha:
-            ways.append(cls(alpha=float(alpha), num_classes=num_classes))
-    return v2.RandomChoice(ways) if ways else None

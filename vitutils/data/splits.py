@@ -349,14 +349,7 @@ def strengthen(
     Source: Cubuk et al. (2020), section 3; Zhong et al. (2020), section 3; Hoffer et
     al. (2020), section 3, with epochs as in DeiT's code (its ``RASampler``).
     """
-    if randaugment not in range(31):
-        raise ValueError(f"randaugment {randaugment} is no whole number in [0, 30]")
-    if not 0 <= erase <= 1:
-        raise ValueError(f"erase {erase} is no probability in [0, 1]")
-    if repeats < 1:
-        raise ValueError(f"repeats {repeats} is less than 1")
-    if workers is not None and workers < 0:
-        raise ValueError(f"workers {workers} is negative")
+    check_strength(randaugment, erase, repeats, workers)
     split = replace(split, repeats=repeats)
     if workers is not None:
         split = replace(split, workers=workers)
@@ -376,6 +369,20 @@ def strengthen(
         steps = [split.augment, v2.PILToTensor(), *steps]
         split = replace(split, augment=v2.Compose(steps))
     return split
+
+
+def check_strength(
+    randaugment: int, erase: float, repeats: int, workers: int | None
+) -> None:
+    """Raise a ValueError that names the argument of ``strengthen`` out of range."""
+    if randaugment not in range(31):
+        raise ValueError(f"randaugment {randaugment} is no whole number in [0, 30]")
+    if not 0 <= erase <= 1:
+        raise ValueError(f"erase {erase} is no probability in [0, 1]")
+    if repeats < 1:
+        raise ValueError(f"repeats {repeats} is less than 1")
+    if workers is not None and workers < 0:
+        raise ValueError(f"workers {workers} is negative")
 
 
 def ahead(

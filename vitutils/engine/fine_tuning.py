@@ -47,10 +47,7 @@ def layer_groups(
 
     Source: Bao et al. (2022), appendix on fine-tuning.
     """
-    if not 0 < layer_decay <= 1:
-        raise ValueError(f"layer_decay {layer_decay} is not in (0, 1]")
-    if not hasattr(model, "encoder"):
-        raise ValueError(f"layer_decay is for a vit or deit: {type(model).__name__}")
+    check_layer_decay(layer_decay, model)
     encoder = model.encoder
     children = dict(model.named_children()).items()
     top = [part for name, part in children if name not in ("embeddings", "encoder")]
@@ -62,6 +59,19 @@ def layer_groups(
             if group["params"]:
                 groups.append(group | {"lr": lr * layer_decay**below})
     return groups
+
+
+def check_layer_decay(layer_decay: float, model: nn.Module | None = None) -> None:
+    """Raise a ValueError for a decay out of range, or for a model without layers.
+
+    Args:
+        layer_decay: as in ``layer_groups``.
+        model: as there; None: it is not known yet.
+    """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay {layer_decay} is not in (0, 1]")
+    if model is not None and not hasattr(model, "encoder"):
+        raise ValueError(f"layer_decay is for a vit or deit: {type(model).__name__}")
 
 
 def balanced_cross_entropy(
