@@ -1,9 +1,12 @@
 """Shards: tar archives of images, learned from and judged as folders are."""
 
+import gzip
 import io
+import os
+import pickle
 import re
 import tarfile
-from collections import Counter
+from collections import Counter, defaultdict
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from small import CLASSES, small
 
 from vitutils.cli import evaluate
 from vitutils.data import datasets, files, load
+from vitutils.data.shards import content, scan_shards, size_of
 from vitutils.data.splits import MemorySplit, StreamedSplit
 from vitutils.engine.checkpoints import load_model, save_model
 
@@ -83,6 +87,53 @@ def test_classes_that_are_numbers_keep_their_order(tmp_path):
     assert load(tmp_path).classes == ("1", "2", "10")
 
 
+def test_a_sample_is_what_stands_before_the_first_dot(tmp_path):
+    png = [sample(number, "")[0][1] for number in range(5)]
+    members = [
+        ("x/1.cls", b"cat\n"),
+        ("x/1.left.png", png[0]),
+        ("x/1.json", b"{}"),
+        ("y/1.png", png[1]),  # another one: its folder counts
+        ("y/1.cls", b"dog"),
+        ("y/2.png", png[2]),
+        ("y/3.png", png[3]),
+        ("y/3.cls", b" "),
+        ("y/4.other.cls", b"cat"),
+        ("y/4.png", png[4]),
+    ]
+    path = str(write_shard(tmp_path / "a.tar", members))
+    with tarfile.open(path, "a") as tar:
+        for name, kind in (("x/5.png", tarfile.DIRTYPE), ("x/6.png", tarfile.SYMTYPE)):
+            (about := tarfile.TarInfo(name)).type = kind
+            tar.addfile(about)
+    skipped = defaultdict(list)
+    found = scan_shards([path], files.has_ending, skipped)
+    assert found == {"cat": [f"{path}/x/1.left.png"], "dog": [f"{path}/y/1.png"]}
+    expected = [f"{path}/y/{number}.png" for number in (2, 3, 4)]
+    assert skipped == {"without a class": expected}
+    read = [*found["cat"], *found["dog"], *skipped["without a class"]]
+    for member, held in zip(read, png, strict=True):
+        for same in (member, pickle.loads(pickle.dumps(member))):
+            assert content(same).read() == held and size_of(same) == len(held)
+    assert content(path) == path and size_of(path) == os.path.getsize(path)
+
+
+@pytest.mark.parametrize(
+    "names, order",
+    [
+        (("10", "cat", "2"), ["10", "2", "cat"]),
+        (("10", "\u00b2", "2"), ["10", "2", "\u00b2"]),  # a digit, but no number
+        (("dog", "owl", "cat"), ["cat", "dog", "owl"]),
+    ],
+)
+def test_classes_are_in_alphabetical_order_unless_all_are_numbers(
+    tmp_path, names, order
+):
+    members = [m for n, name in enumerate(names) for m in sample(n, name)]
+    path = str(write_shard(tmp_path / "a.tar", members))
+    assert [*scan_shards([path], files.has_ending, defaultdict(list))] == order
+
+
 def test_what_was_held_out_of_shards_is_judged(tmp_path, capsys):
     write_shards(tmp_path / "photos", counts=[("train", 40)])
     small(weights := tmp_path / "best.safetensors")
@@ -98,11 +149,14 @@ def test_what_is_wrong_with_shards_is_said_in_a_line(tmp_path):
     good = [*sample(1, "cat"), *sample(2, "dog")]
     whole = write_shard(tmp_path / "whole.tar", good).read_bytes()
     bare = [member for member in good if member[0].endswith("png")]
+    latin = [*good[:3], ("2.cls", "tr\u00fcb".encode("latin-1"))]
     torn = [("1.png", b"torn"), *good, ("1.cls", b"cat")]
     for number, (name, held, said) in enumerate(
         [
             ("a.tar", whole[:700], "a.tar is not a whole tar file"),
             ("a.tar", b"\x1f\x8b" + whole, "a.tar is not a whole tar file"),
+            ("a.tar", gzip.compress(whole), "whole tar file, without compression"),
+            ("a.tar", latin, "a.tar is not a whole tar file"),
             ("a.tar", bare, "none of its images KEY.jpg has a file KEY.cls"),
             ("a.tar", torn, r"a.tar/1.png cannot be read as an image"),
             ("a.tar", sample(1, "cat"), "one class alone, cat"),
