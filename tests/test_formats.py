@@ -6,6 +6,7 @@ import math
 import re
 import socket
 import time
+import warnings
 from functools import partial
 
 import nbformat
@@ -37,8 +38,12 @@ from vitutils.engine.formats import (
     SIDES,
     TIMM,
     WRAPPERS,
+    Unplaced,
+    grid_of,
     heads_of,
     rename,
+    tidy_timm,
+    tidy_torchvision,
     unwrap,
 )
 from vitutils.engine.hubs import is_hub, preprocessing_of, unlike
@@ -172,7 +177,40 @@ def test_a_grid_that_nothing_tells_is_asked_for(tmp_path):
         load_pretrained(path, num_heads=3, trained_at=24)
 
 
+def test_a_side_is_taken_as_published_only_where_both_sides_are():
+    def state(rows, *patch):
+        shapes = {"cls_token": (1, 1, 4), "pos_embed": (1, rows, 4)}
+        shapes["patch_embed.proj.weight"] = (4, 3, *patch)
+        return {key: torch.ones(shape) for key, shape in shapes.items()}
+
+    whole = tidy_timm(state(197, 16, 16), None)["pos_embed"]
+    assert torch.equal(whole, torch.ones(1, 197, 4))
+    lacking = tidy_timm(state(196, 16, 16), None)["pos_embed"]
+    assert lacking.shape == whole.shape and not lacking[:, 0].any()
+    with pytest.raises(Unplaced, match="196 may be of images of 224 x 112, 112 x 224"):
+        tidy_timm(state(197, 16, 8), None)
+    given = tidy_timm(state(197, 16, 8), (224, 112))["pos_embed"]
+    assert torch.equal(given, whole)
+    with pytest.raises(Unplaced, match="there are none for patches"):
+        tidy_timm(state(1, 16, 16), None)
+
+
+def test_patches_that_are_no_squares_fill_an_image():
+    assert grid_of((64, 16), (8, 4)) == (8, 4) and grid_of(48, (16, 8)) == (3, 6)
+    for size in ((64, 18), (60, 16)):
+        with pytest.raises(ValueError, match="8 x 4 pixels do not fill"):
+            grid_of(size, (8, 4))
+
+
 # ---- heads of classes ----
+
+
+def test_layers_of_torchvision_have_one_name():
+    old = ["layer.mlp.linear_1.bias", "layer.mlp.linear_2.bias"]
+    new = ["layer.mlp.0.bias", "layer.mlp.3.bias"]
+    assert [*tidy_torchvision(dict.fromkeys(old))] == new
+    heads = [f"heads.{n}.{k}" for n in ("pre_logits", "head") for k in ("weight", "b")]
+    assert [*tidy_torchvision(dict.fromkeys(heads))] == heads
 
 
 @pytest.mark.parametrize(
@@ -258,7 +296,12 @@ def test_a_head_beside_its_backbone():
 
 @pytest.mark.parametrize(
     "raw, average",
-    [("model", "model_ema"), ("state_dict", "state_dict_ema"), ("student", "teacher")],
+    [
+        ("model", "model_ema"),
+        ("state_dict", "state_dict_ema"),
+        ("student", "teacher"),
+        ("model", "teacher"),
+    ],
 )
 def test_of_raw_weights_and_averages_it_is_said_which_are_taken(tmp_path, raw, average):
     theirs, others = timm_small(), timm_small(init_values=0.3)
@@ -266,7 +309,9 @@ def test_of_raw_weights_and_averages_it_is_said_which_are_taken(tmp_path, raw, a
     path = saved(found, tmp_path / "w.pth")
     with pytest.warns(UserWarning, match=f"{average} is taken, which='{raw}'"):
         same(load_pretrained(path, **GIVEN), others)
-    same(load_pretrained(path, **GIVEN, which=raw), theirs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # who chooses need not be told
+        same(load_pretrained(path, **GIVEN, which=raw), theirs)
     with pytest.raises(ValueError, match=f"holds no momentum, but {average} or {raw}"):
         load_pretrained(path, **GIVEN, which="momentum")
     flat = {f"{w}.{k}": v for w in found for k, v in found[w].items()}
@@ -275,6 +320,14 @@ def test_of_raw_weights_and_averages_it_is_said_which_are_taken(tmp_path, raw, a
             load_pretrained(saved(flat, tmp_path / "flat.pth"), **GIVEN, which=raw),
             theirs,
         )
+
+
+@pytest.mark.parametrize("first", ["encoder_a", "student"])
+def test_several_models_that_nothing_ranks_are_refused(first):
+    state = timm_small().state_dict()
+    found = {f"{w}.{k}": v for w in (first, "encoder_b") for k, v in state.items()}
+    with pytest.raises(ValueError, match=rf"several models: {first}\., encoder_b\."):
+        unwrap(found)
 
 
 def test_a_contrastive_training_of_two_encoders():
