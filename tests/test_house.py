@@ -3,6 +3,7 @@
 import ast
 import builtins
 import graphlib
+import json
 import pkgutil
 import re
 import unicodedata
@@ -228,6 +229,34 @@ def test_the_readme_names_every_module():
     modules = {module for taught in CHAPTERS.values() for module in taught}
     missing = (modules | SERVING) - set(re.findall(r"`(\w+)/?`", row))
     refuse(f"README.md: the row of `vitutils/` lacks `{name}`" for name in missing)
+
+
+def percent(ratios):
+    """Return '2 to 22 %' of a lead of 1.02 to 1.217."""
+    return f"{100 * min(ratios) - 100:.0f} to {100 * max(ratios) - 100:.0f} %"
+
+
+def test_the_readme_tells_what_the_records_say():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    cpu, gpu, tests = (
+        json.loads((ROOT / "data" / "results" / f"{name}.json").read_text())
+        for name in ("throughput_cpu", "throughput_cuda", "tests_cuda")
+    )
+    lead = {
+        dtype: [r["ratio_to_best_peer"] for r in cpu["rows"] if r["dtype"] == dtype]
+        for dtype in ("fp32", "bf16")
+    }
+    eager = [r["ratio_to_best_peer"] for r in gpu["rows"] if not r["compiled"]]
+    (compiled,) = (r["ratio_to_best_peer"] for r in gpu["rows"] if r["compiled"])
+    passed = [test["outcome"] for test in tests["tests"]].count("passed")
+    words = (
+        f"in each of {len(cpu['rows'])} rows",
+        f"by {percent(lead['fp32'])} in fp32 and by {percent(lead['bf16'])} in bf16",
+        f"by {percent(eager)} in each of {len(eager)} rows",
+        f"beside timm alone, by {100 * compiled - 100:.0f} %",
+        f"All {passed} tests that need a GPU pass",
+    )
+    refuse(f"README.md lacks '{w}', from data/results" for w in words if w not in text)
 
 
 def faults_of_table():
