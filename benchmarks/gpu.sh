@@ -103,7 +103,7 @@ if [ -n "$smoke" ]; then
     throughput=(--device cpu --sizes 28px_patch7 --batch 8 --rounds 1 --seconds 0.01
         --limit 60)
     speed=(--networks DeiT-Ti --batch 1 --rounds 1 --seconds 0)
-    study=(--toy --workers "${WORKERS:-2}")
+    study=(--toy --workers "${WORKERS:-1}")
     if [ -n "$quick" ]; then compile=(); fi
     data=${data:-fashion_mnist}
 else

@@ -18,7 +18,7 @@ from itertools import product
 import torch
 from timm.models import VisionTransformer as TimmViT
 
-from experiments.deit_tables import RECIPE, VIT
+from experiments.fashion_mnist import RECIPE, VIT
 from experiments.record import record
 from vitutils.data import DATA, load
 from vitutils.data.augmentation import flip

@@ -13,7 +13,6 @@ from inspect import signature
 
 from experiments import (
     cifar10,
-    deit_tables,
     distillation,
     distillation_long,
     fashion_mnist,
@@ -26,7 +25,6 @@ from vitutils.cli.train import ERRORS
 MODULES = {
     study: module
     for module in (
-        deit_tables,
         cifar10,
         distillation,
         distillation_long,

@@ -34,7 +34,7 @@ def paired(
 
     Args:
         a, b: a result for each seed, in the same order.
-        confidence: probability that such an interval holds the true difference.
+        confidence: probability that such an interval holds the truth.
 
     Raises:
         ValueError: there are not two pairs or more.

@@ -99,8 +99,8 @@ from torch import Tensor
 
 from experiments import transfer
 from experiments.contrasts import corrected, paired, unpaired
-from experiments.deit_tables import both_learn_the_labels, measure
 from experiments.record import record, reload
+from experiments.students import both_learn_the_labels, measure
 from vitutils.data import DATA, Dataset, augmentation, load
 from vitutils.data.splits import MemorySplit, generator, strengthen
 from vitutils.deit import DistilledVisionTransformer

@@ -36,7 +36,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from experiments.deit_tables import VIT
+from experiments.fashion_mnist import VIT
 from experiments.record import record, reload
 from vitutils.data import DATA, load
 from vitutils.data.augmentation import flip, shift_and_flip

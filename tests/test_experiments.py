@@ -1,166 +1,95 @@
-"""The studies of chapters 8 and 12: what they run, and that the records are theirs."""
+"""Studies with small records: what they run, and that the records are theirs."""
 
 import json
 import os
-import re
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import torch
 
 from experiments import cifar10, fashion_mnist, settings
-from experiments import deit_tables as experiments
 from experiments.command import MODULES, main
-from experiments.deit_tables import SEEDS, SETTINGS, STUDIES
+from experiments.students import both_learn_the_labels, measure
 from vitutils.data import DATA, load
+from vitutils.deit import DistilledVisionTransformer
 
-SMALL = {"images": 64, "epochs": 1, "augment": "flips"}
 
-
-@cache
-def few_to_measure_on():
-    """Fashion-MNIST with a tenth of its test images."""
+@pytest.fixture
+def few(monkeypatch, tmp_path):
+    """Fashion-MNIST with few images, and a folder of its own for what it teaches."""
     data = load("fashion_mnist")
-    return replace(data, test=data.test.subset(1000))
+    parts = {half: getattr(data, half).subset(64) for half in ("train", "test")}
+    data = replace(data, **parts, validation=data.validation.subset(500))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(fashion_mnist, "DATA", tmp_path)
+    monkeypatch.setattr(fashion_mnist, "load", lambda name: data)
+    return data
 
 
-@pytest.fixture
-def few(monkeypatch):
-    """Let the studies measure on few images."""
-    monkeypatch.setattr(experiments, "load", lambda name: few_to_measure_on())
-    experiments.fashion.cache_clear()
-    yield
-    experiments.fashion.cache_clear()
-
-
-@pytest.fixture
-def teacher(few, monkeypatch, tmp_path):
-    """A teacher that has hardly learned, kept in a folder of its own."""
-    monkeypatch.setattr(experiments, "CHECKPOINTS", tmp_path)
-    cls, sizes, _ = experiments.TEACHERS["cnn"]
-    monkeypatch.setitem(experiments.TEACHERS, "small", (cls, sizes, SMALL))
-    experiments.trained_teacher.cache_clear()
-    yield "small"
-    experiments.trained_teacher.cache_clear()
-
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_tasks_are_plain_and_all_different(study):
-    _, tasks = STUDIES[study]()
-    texts = [json.dumps(task, sort_keys=True) for task in tasks]
-    assert len(set(texts)) == len(tasks)
-    if study != "search":
-        for seed in SEEDS:
-            ours = [task for task in tasks if task["seed"] == seed]
-            assert len(ours) * len(SEEDS) == len(tasks)
-
-
-@pytest.mark.parametrize("name", experiments.TEACHERS)
-def test_the_teachers_of_the_records_come_with_the_book(name):
-    model = experiments.trained_teacher(name).model
-    assert (experiments.CHECKPOINTS / f"teacher_{name}.safetensors").is_file()
-    assert isinstance(model, experiments.TEACHERS[name][0])
-
-
-@pytest.mark.parametrize("study", STUDIES)
-def test_the_record_in_the_book_is_of_these_tasks(study):
-    held = json.loads((DATA / "results" / f"{study}.json").read_text())
-    _, tasks = STUDIES[study]()
-    assert [row["task"] for row in held["runs"]] == tasks
-    assert held["settings"] == json.loads(json.dumps(SETTINGS))
-    command = rf"python -m (vitutils\.)?experiments {study}( --workers \d+)?"
-    assert re.fullmatch(command, held["command"])
+@pytest.mark.parametrize("name", fashion_mnist.TEACHERS)
+def test_the_teachers_come_with_the_book(name):
+    assert (DATA / "checkpoints" / f"teacher_{name}.safetensors").is_file()
+    model = fashion_mnist.trained_teacher(name).model
+    assert isinstance(model, fashion_mnist.TEACHERS[name][0])
 
 
 @pytest.mark.slow(2)
-def test_all_images_are_more_than_the_training_split():
-    whole = experiments.fashion("flips", 60_000)
-    part = experiments.fashion("flips", 54_000)
-    assert (len(whole.train), len(part.train)) == (60_000, 54_000)
-    assert whole.train.images.sum() == sum(
-        split.images.sum() for split in (part.train, part.validation)
+def test_a_teacher_is_trained_once(few, tmp_path):
+    first = fashion_mnist.trained_teacher("cnn")
+    path = tmp_path / "checkpoints" / "teacher_cnn.safetensors"
+    before = path.stat().st_mtime_ns
+    again = fashion_mnist.trained_teacher("cnn")
+    assert path.stat().st_mtime_ns == before
+    weights = zip(first.model.parameters(), again.model.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in weights)
+
+
+def test_measures_are_counted_by_hand():
+    split = load("fashion_mnist").test.subset(700)
+    teacher = fashion_mnist.trained_teacher("cnn")
+    opposite = torch.nn.Sequential(
+        teacher.model, torch.nn.Linear(10, 10, bias=False).requires_grad_(False)
     )
-    with pytest.raises(ValueError, match="cannot take 60001 of 60000 images"):
-        experiments.fashion("flips", 60_001)
-
-
-def test_the_search_never_reads_the_test_images():
-    _, tasks = STUDIES["search"]()
-    assert {task["split"] for task in tasks} == {"validation"}
-    assert not {task["seed"] for task in tasks} & set(SEEDS)
-
-
-@pytest.mark.slow(2)
-@pytest.mark.parametrize("method", experiments.METHODS)
-def test_a_student_is_trained_and_measured(teacher, method):
-    task = SMALL | {"teacher": teacher, "method": method, "seed": 3}
-    results = experiments.train_student(task)
-    heads = {"class"}
-    if method in ("token", "two_class"):
-        heads |= {"distill", "both"}
-        assert len(results["similarity"]) == experiments.VIT["depth"] + 1
-    assert results["accuracy"].keys() == heads | {"teacher"}
-    assert all(0 <= value <= 1 for value in results["accuracy"].values())
-    count = len(heads) + 1
-    assert len(results["disagreement"]) == count * (count - 1) / 2
-    assert experiments.train_student(task) == results
-    json.dumps(results)
-
-
-@pytest.mark.slow(3)
-def test_methods_and_seeds_make_a_difference(teacher):
-    task = SMALL | {"teacher": teacher, "seed": 3}
-    answers = [
-        experiments.train_student(task | change)["disagreement"]["class, teacher"]
-        for change in (
-            {"method": "none"},
-            {"method": "soft", "balance": 0.9},
-            {"method": "hard"},
-            {"method": "none", "seed": 4},
-        )
-    ]
-    assert len(set(answers)) == 4
-
-
-def test_measures_are_counted_by_hand(teacher):
-    split = experiments.fashion("flips").test.subset(700)
-    model = experiments.trained_teacher(teacher).model
-    opposite = torch.nn.Sequential(model, torch.nn.Linear(10, 10, bias=False))
+    opposite[1].weight.copy_(-torch.eye(10))
+    found = measure(opposite, split, teacher)
     with torch.no_grad():
-        opposite[1].weight.copy_(-torch.eye(10))
-    found = experiments.measure(opposite, split, experiments.trained_teacher(teacher))
-    with torch.no_grad():
-        logits = torch.cat([model(images) for images, _ in split.batches(700)])
+        logits = torch.cat([teacher(images) for images, _ in split.batches(700)])
     for name, answers in (("teacher", logits.argmax(1)), ("class", logits.argmin(1))):
         right = (answers == split.labels).float().mean().item()
         assert found["accuracy"][name] == pytest.approx(right, abs=1e-4)
     assert found["disagreement"] == {"class, teacher": 1.0}
 
 
-def test_a_teacher_is_trained_once(teacher, tmp_path):
-    first = experiments.trained_teacher(teacher)
-    path = tmp_path / "teacher_small.safetensors"
-    before = path.stat().st_mtime_ns
-    experiments.trained_teacher.cache_clear()
-    again = experiments.trained_teacher(teacher)
-    assert path.stat().st_mtime_ns == before
-    weights = zip(first.model.parameters(), again.model.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in weights)
+def test_of_two_heads_each_and_their_mean_are_measured():
+    torch.manual_seed(0)
+    model = DistilledVisionTransformer(**fashion_mnist.VIT)
+    split = load("fashion_mnist").test.subset(300)
+    found = measure(model, split, fashion_mnist.trained_teacher("cnn"))
+    assert [*found["accuracy"]] == ["class", "distill", "both", "teacher"]
+    assert len(found["disagreement"]) == 6
+    assert len(found["similarity"]) == fashion_mnist.VIT["depth"] + 1
+    with torch.no_grad():
+        images, _ = next(split.batches(300))
+        model.eval()
+        *pair, _ = model.both_heads(images)
+    apart = (pair[0].argmax(1) != pair[1].argmax(1)).double().mean().item()
+    assert found["disagreement"]["class, distill"] == pytest.approx(apart, abs=1e-4)
 
 
-@pytest.mark.slow(2)
-def test_a_cnn_a_vit_and_a_deit_learn_from_the_same_images(few):
-    results = experiments.train_three(SMALL | {"seed": 0})
-    assert results["accuracy"].keys() == {"cnn", "vit", "deit"}
+def test_the_control_teaches_both_heads_the_labels():
+    outputs = torch.randn(2, 6, 10).unbind()
+    labels = torch.randint(10, (6,))
+    parts = [torch.nn.functional.cross_entropy(head, labels) for head in outputs]
+    loss = both_learn_the_labels(outputs, labels, None)
+    torch.testing.assert_close(loss, (parts[0] + parts[1]) / 2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (["--help"], 0, "table_3: None, soft, hard"),
+        (["--help"], 0, "settings: "),
         (["table_9"], 2, "invalid choice: 'table_9'"),
-        (["table_3", "--data", "x"], 2, "--data is not for table_3"),
+        (["settings", "--data", "x"], 2, "--data is not for settings"),
     ],
 )
 def test_the_command_says_what_it_takes(arguments, code, words, capsys):
@@ -187,32 +116,37 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 
 def test_every_study_is_one_of_the_command():
-    others = {"distillation", "fashion_mnist", "settings", "trails", "wirings"}
-    assert MODULES.keys() == {*STUDIES, *cifar10.STUDIES, *others}
+    others = {"distillation", "distillation_long", "fashion_mnist"}
+    others |= {"settings", "trails", "wirings"}
+    assert MODULES.keys() == {*cifar10.STUDIES, *others}
 
 
 @pytest.mark.slow(2)
-def test_the_study_of_the_two_models_goes_on_where_it_was_stopped(
-    monkeypatch, tmp_path, capsys
+def test_the_study_of_the_small_models_goes_on_where_it_was_stopped(
+    monkeypatch, few, tmp_path, capsys
 ):
-    def stop(name):
-        raise KeyboardInterrupt
+    fits = []
 
-    data = load("fashion_mnist")
-    few = {half: getattr(data, half).subset(64) for half in ("train", "validation")}
-    data = replace(data, **few, test=data.test.subset(64))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(fashion_mnist, "DATA", tmp_path)
-    monkeypatch.setattr(fashion_mnist, "load", lambda name: data)
+    def stop(*arguments, **settings):
+        fits.append(arguments)
+        if len(fits) == 4:  # two teachers and the ViT are done
+            raise KeyboardInterrupt
+        return fit(*arguments, **settings)
+
+    fit = fashion_mnist.fit
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fashion_mnist, "trained_teacher", stop)
+        patch.setattr(fashion_mnist, "fit", stop)
         fashion_mnist.perform("fashion_mnist", command="x")
     files = [f"{name}.safetensors" for name in fashion_mnist.MODELS]
-    assert os.listdir(tmp_path / "checkpoints") == files[:1]
+    teachers = [f"teacher_{name}.safetensors" for name in fashion_mnist.TEACHERS]
+    there = tmp_path / "checkpoints"
+    assert sorted(os.listdir(there)) == sorted([*teachers, files[0]])
     capsys.readouterr()
     fashion_mnist.perform("fashion_mnist", command="x")
-    assert capsys.readouterr().out.count("validation loss") == 7  # the second's epochs
-    assert sorted(os.listdir(tmp_path / "checkpoints")) == sorted(files)
+    assert (
+        capsys.readouterr().out.count("validation loss") == 7
+    )  # the last one's epochs
+    assert sorted(os.listdir(there)) == sorted([*teachers, *files])
     assert os.listdir(tmp_path / "runs") == []
 
 
