@@ -33,18 +33,36 @@ def unpaired_of_five(a, b):
 
 
 # %% 2 right: counted up
-seeds_needed = 1
-while 2 * 0.8 / math.sqrt(seeds_needed) > 0.3:
-    seeds_needed += 1
+def seeds_needed(scatter, difference):
+    n = 1
+    while 2 * scatter / math.sqrt(n) > difference + 1e-12:
+        n += 1
+    return n
+
+
+# %% 2 right: solved for n
+def seeds_needed(scatter, difference):
+    return -int(-round(4 * scatter**2 / difference**2, 9) // 1)
+
 
 # %% 2 wrong: rounded down
-seeds_needed = int((2 * 0.8 / 0.3) ** 2)
+def seeds_needed(scatter, difference):
+    return max(1, int((2 * scatter / difference) ** 2))
 
-# %% 2 wrong: one more
-seeds_needed = 30
 
 # %% 2 wrong: no square
-seeds_needed = math.ceil(2 * 0.8 / 0.3)
+def seeds_needed(scatter, difference):
+    return math.ceil(2 * scatter / difference)
+
+
+# %% 2 wrong: one more, to be sure
+def seeds_needed(scatter, difference):
+    return math.ceil((2 * scatter / difference) ** 2) + 1
+
+
+# %% 2 wrong: hard-coded
+def seeds_needed(scatter, difference):
+    return 22
 
 
 # %% 3 right: by the bits of a number
