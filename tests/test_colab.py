@@ -68,6 +68,9 @@ def linked_environment(folder, *names):
             if ".." not in file.parts and source.exists() and not link.exists():
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(source)
+                cache = source.parent / "__pycache__"  # or all is compiled once more
+                if cache.is_dir() and not (link.parent / cache.name).exists():
+                    (link.parent / cache.name).symlink_to(cache)
                 records += [str(link)] if link.name == "RECORD" else []
     return python, records
 
