@@ -31,7 +31,8 @@ def record(path, tasks, run, *, settings, command, workers=None):
         run: a function of a module, task to a dict of results; it runs in a process
             of its own with one torch thread.
         settings: what all tasks share, plain values; a file with others is refused.
-        command: what the caller was started by, to be kept beside the results.
+        command: what the caller was started by, to be kept beside the results, behind
+            another one that made the rest of them.
         workers: processes at a time; None: one for each core.
 
     Returns:
@@ -51,7 +52,8 @@ def record(path, tasks, run, *, settings, command, workers=None):
         if len(done) > len(tasks):
             write_json(held, path)
         return held
-    held |= {"command": command}
+    made_by = held.get("command", command).split("; ")
+    held["command"] = "; ".join([*made_by, *({command} - {*made_by})])
     held |= machine("torch", "torchvision") | {"workers": workers or CORES}
     bar = tqdm(
         total=len(tasks),

@@ -52,7 +52,8 @@ def none_left(session):
 def test_every_task_is_recorded_in_order_with_where_it_ran(tmp_path):
     path = tmp_path / "results" / "study.json"
     done = {"task": TASKS[2], "value": "kept", "threads": 1, "seconds": 0}
-    write_json({"settings": {"sizes": [1, 2]}, "runs": [done]}, path)
+    begun = {"settings": {"sizes": [1, 2]}, "runs": [done], "command": "w"}
+    write_json(begun, path)
     held = record(
         path, TASKS, double, settings={"sizes": (1, 2)}, command="x", workers=2
     )
@@ -63,7 +64,7 @@ def test_every_task_is_recorded_in_order_with_where_it_ran(tmp_path):
     assert held["settings"] == {"sizes": [1, 2]} and held["workers"] == 2
     assert held["versions"]["torch"] == torch.__version__.partition("+")[0]
     assert held.keys() >= machine().keys()
-    assert held["command"] == "x"
+    assert held["command"] == "w; x"  # a shell that is given this makes all
 
 
 def test_tasks_that_are_no_longer_asked_for_leave_the_record(tmp_path):
