@@ -182,7 +182,7 @@ def test_an_arm_of_settings_is_trained_and_measured(arm):
 
 def test_the_other_schedules_climb_as_the_first():
     rates = []
-    for after in (settings.constant, settings.stretched, settings.linear):
+    for after in (settings.constant, settings.by_epochs, settings.linear):
         optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
         step = settings.scheduled(after, 100)
         made = step(torch.nn.Linear(1, 1), optimizer, None, loss_fn=None, clip_norm=1)
@@ -195,4 +195,6 @@ def test_the_other_schedules_climb_as_the_first():
     for values in rates:
         assert values[:10] == [(t + 1) / 11 for t in range(10)]
     assert set(rates[0][10:]) == {1.0}
-    assert min(rates[1]) < 1e-3 < 0.05 < rates[1][-1] < 0.1
+    period = 2 * settings.EPOCHS
+    assert rates[1][10:80:period] == pytest.approx([1.0] * len(rates[1][10:80:period]))
+    assert rates[1][10 + settings.EPOCHS : 80 : period] == pytest.approx([0.0] * 12)

@@ -241,3 +241,41 @@ def train_quickly(split):
 # %% 3 wrong: hard-coded
 def train_quickly(split):
     return vit
+
+
+# %% 4 right: by the sample's standard deviation
+def lead(n, only_first, only_second):
+    ahead = torch.zeros(n)
+    ahead[:only_first] = 1
+    ahead[n - only_second :] = -1
+    return 100 * ahead.mean(), 196 * ahead.std() / n**0.5
+
+
+# %% 4 right: by McNemar's counts
+def lead(n, only_first, only_second):
+    differ, gap = only_first + only_second, only_first - only_second
+    return 100 * gap / n, 196 / n * math.sqrt(differ - gap**2 / n)
+
+
+# %% 4 wrong: as if of two sets of images
+def lead(n, only_first, only_second):
+    p, q = 0.9, 0.9 - (only_first - only_second) / n
+    half = 196 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
+    return 100 * (only_first - only_second) / n, half
+
+
+# %% 4 wrong: the lead is forgotten in the variance
+def lead(n, only_first, only_second):
+    differ, gap = only_first + only_second, only_first - only_second
+    return 100 * gap / n, 196 / n * math.sqrt(differ)
+
+
+# %% 4 wrong: one standard error
+def lead(n, only_first, only_second):
+    mean, square = (only_first - only_second) / n, (only_first + only_second) / n
+    return 100 * mean, 100 * math.sqrt((square - mean**2) / n)
+
+
+# %% 4 wrong: hard-coded
+def lead(n, only_first, only_second):
+    return 0.7, 0.9
