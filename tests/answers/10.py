@@ -65,10 +65,10 @@ class TwoTeachers(DistilledEmbeddings):
     def __init__(self, **sizes):
         super().__init__(**sizes)
         D = self.class_token.shape[-1]
-        self.second_token = nn.Parameter(0.02 * torch.randn(1, 1, D))
+        self.third_token = nn.Parameter(0.02 * torch.randn(1, 1, D))
 
     def first_tokens(self):
-        parts = [self.class_token, self.distill_token, self.second_token]
+        parts = [self.class_token, self.distill_token, self.third_token]
         return torch.cat(parts, dim=1)
 
 
@@ -79,10 +79,10 @@ class TwoTeachers(DistilledEmbeddings):
     def __init__(self, *, embed_dim, **sizes):
         super().__init__(embed_dim=embed_dim, **sizes)
         drawn = nn.init.trunc_normal_(torch.zeros(1, 1, embed_dim), std=0.02)
-        self.register_parameter("second_token", nn.Parameter(drawn))
+        self.register_parameter("third_token", nn.Parameter(drawn))
 
     def first_tokens(self):
-        return torch.hstack([super().first_tokens(), self.second_token])
+        return torch.hstack([super().first_tokens(), self.third_token])
 
 
 # %% 3 wrong: no more positions
@@ -91,10 +91,10 @@ class TwoTeachers(DistilledEmbeddings):
 
     def __init__(self, *, embed_dim, **sizes):
         super().__init__(embed_dim=embed_dim, **sizes)
-        self.second_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
+        self.third_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
 
     def first_tokens(self):
-        return torch.cat((super().first_tokens(), self.second_token), dim=1)
+        return torch.cat((super().first_tokens(), self.third_token), dim=1)
 
 
 # %% 3 wrong: at the front
@@ -103,10 +103,10 @@ class TwoTeachers(DistilledEmbeddings):
 
     def __init__(self, *, embed_dim, **sizes):
         super().__init__(embed_dim=embed_dim, **sizes)
-        self.second_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
+        self.third_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
 
     def first_tokens(self):
-        return torch.cat((self.second_token, super().first_tokens()), dim=1)
+        return torch.cat((self.third_token, super().first_tokens()), dim=1)
 
 
 # %% 3 wrong: hard-coded
