@@ -27,6 +27,17 @@ def unpaired_of_five(a, b):
     return fmean(a) - fmean(b), 2.306 * (stdev(a) + stdev(b)) / math.sqrt(5)
 
 
+# %% 1 wrong: the difference without its sign
+def unpaired_of_five(a, b):
+    variance = (stdev(a) ** 2 + stdev(b) ** 2) / 5
+    return abs(fmean(a) - fmean(b)), 2.306 * math.sqrt(variance)
+
+
+# %% 1 wrong: the half width alone
+def unpaired_of_five(a, b):
+    return 2.306 * math.sqrt((stdev(a) ** 2 + stdev(b) ** 2) / 5)
+
+
 # %% 1 wrong: hard-coded
 def unpaired_of_five(a, b):
     return 1.0, 2.306
@@ -43,6 +54,21 @@ def seeds_needed(scatter, difference):
 # %% 2 right: solved for n
 def seeds_needed(scatter, difference):
     return -int(-round(4 * scatter**2 / difference**2, 9) // 1)
+
+
+# %% 2 right: two at least, as one seed has no interval
+def seeds_needed(scatter, difference):
+    return max(2, math.ceil((2 * scatter / difference) ** 2 - 1e-9))
+
+
+# %% 2 wrong: rounded to the nearest
+def seeds_needed(scatter, difference):
+    return max(1, round((2 * scatter / difference) ** 2))
+
+
+# %% 2 wrong: no end
+def seeds_needed(scatter, difference):
+    return math.inf
 
 
 # %% 2 wrong: rounded down
@@ -81,6 +107,17 @@ def sign_flip(d):
     for x in d:
         sums = [total + sign * x for total in sums for sign in (1, -1)]
     return fmean(abs(total) > abs(sum(d)) - 1e-9 for total in sums)
+
+
+# %% 3 right: one side of a symmetric distribution, twice, as a fraction
+def sign_flip(d):
+    from fractions import Fraction
+
+    sums = [0.0]
+    for x in d:
+        sums = [total + sign * x for total in sums for sign in (1, -1)]
+    beyond = sum(total >= abs(sum(d)) - 1e-9 for total in sums)
+    return min(Fraction(1), Fraction(2 * beyond, len(sums)))
 
 
 # %% 3 wrong: one side
