@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from torch import nn
 
 from experiments import wirings
 from vitutils.data import DATA
@@ -50,3 +51,14 @@ def test_a_stack_is_trained_and_measured(monkeypatch):
     assert wirings.train(task) == results
     assert wirings.train(task | {"warmup": 0}) != results
     assert wirings.rounded(float("nan")) is None
+
+
+def test_a_layer_scale_of_zero_leaves_the_stream_as_it_is():
+    model = wirings.Counter("residual alone", 2, scale=1.0)
+    plain = wirings.Counter("residual alone", 2)
+    assert len(model.state_dict()) == len(plain.state_dict()) + 4
+    for module in model.modules():
+        if isinstance(module, wirings.LayerScale):
+            nn.init.zeros_(module.scale)
+    sequences = wirings.sample(3)[0]
+    torch.testing.assert_close(model.tokens(sequences), model.symbols(sequences))
