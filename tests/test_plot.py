@@ -254,6 +254,29 @@ def test_a_line_that_leaves_the_numbers_is_labelled_where_it_was_last():
     assert 0.4 < places["dies"] < 0.6 < places["lives"]
 
 
+@pytest.mark.parametrize("ylog, middle", [(False, 5.0), (True, 3.0)])
+def test_bands_reach_from_the_lowest_run_to_the_highest(ylog, middle):
+    runs = {"a": torch.tensor([[1.0, 2.0], [9.0, 2.0]]), "b": [[4.0, 4.0]]}
+    fig = plot.bands(
+        [1, 2],
+        runs,
+        xlabel="x",
+        ylabel="y",
+        title="t",
+        colors={"a": "bad", "b": plot.CYCLE[0]},
+        dashed=["b"],
+        ylog=ylog,
+    )
+    ax = fig.axes[0]
+    assert texts(fig) >= {"x", "y", "t"}
+    np.testing.assert_allclose(ax.lines[0].get_ydata(), [middle, 2])
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--"]
+    assert ax.lines[0].get_color() == plot.COLORS["bad"]
+    reach = ax.collections[0].get_paths()[0].vertices[:, 1]
+    assert (reach.min(), reach.max()) == (1, 9)
+    assert ax.get_legend_handles_labels()[1] == ["a", "b"]
+
+
 def history(epochs):
     return [
         {
@@ -521,6 +544,8 @@ def test_same_input_same_pixels():
         (lambda: plot.confusion(torch.eye(3), ["a", "b"]), r"\(3, 3\).*2 classes"),
         (lambda: plot.patches(torch.rand(3, 8, 9), 4), "8x9 .* patch_size 4x4"),
         (lambda: plot.boxes([["a", "b"]], colors=[["ok"]]), r"\[1\] do not fit"),
+        (lambda: plot.paths({"a": ["$x$", "+"], "b": ["$x$"]}), r"\[2, 1\] places"),
+        (lambda: plot.paths({"a": ["+"]}), "'\\+' of 'a' adds nothing"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):
@@ -543,3 +568,49 @@ def test_a_way_from_an_image_to_its_logits_has_all_names_and_a_line_at_zero():
     assert any(set(line.get_xdata()) == {0} for line in bars.lines)
     with pytest.raises(ValueError, match="not divisible by patch_size 5x5"):
         plot.image_to_logits(torch.rand(1, 8, 12), 5, logits, classes, depth=3)
+
+
+# ---- schemes ----
+
+
+def test_a_product_has_a_cell_for_each_number_and_follows_one_row():
+    pieces = [
+        ("Q", (2, 4), "query", "2 x 4"),
+        "by",
+        ("K", (4, 3), "key", "4 x 3"),
+        ("S", (2, 3), "neutral", "2 x 3"),
+    ]
+    fig = plot.product(pieces, row=1)
+    assert texts(fig) == {"Q", "by", "K", "S", "2 x 4", "4 x 3", "2 x 3"}
+    cells = [patch for patch in fig.axes[0].patches if patch.get_fill()]
+    assert len(cells) == 8 + 12 + 6
+    dark = [cell for cell in cells if cell.get_alpha() > 0.5]
+    assert len(dark) == 4 + 3
+    colors = {to_hex(cell.get_facecolor()).upper() for cell in dark}
+    assert colors == {plot.COLORS["query"], plot.COLORS["neutral"]}
+    lowest = {cell.get_y() for cell in dark}
+    assert len(lowest) == 1 and lowest == {min(c.get_y() for c in cells[:8])}
+    whole = plot.product(pieces, row=None).axes[0].patches
+    assert not any(patch.get_alpha() == 0.85 for patch in whole)
+
+
+def test_a_residual_path_leads_from_what_is_named_to_its_plus():
+    fig = plot.paths(
+        {"plain": ["$x$", None, "part", None], "post": ["$x$", "part", "+", "norm"]}
+    )
+    ax = fig.axes[0]
+    places = {}
+    for text in ax.texts:
+        places.setdefault(text.get_text(), []).append(text.get_position())
+    assert set(places) == {"plain", "post", "$x$", "part", "+", "norm", ""}
+    (path,) = ax.lines
+    plus, named = places["+"][0], places["$x$"][1]
+    assert path.get_xdata()[0] == named[0] and path.get_xdata()[-1] == plus[0]
+    assert min(path.get_ydata()) > named[1] == plus[1]
+    assert len(places[""]) == 2 + 4 + 1  # arrows: two ways, and one to the plus
+
+
+def test_a_residual_path_starts_at_the_last_name():
+    ax = plot.paths({"": ["$x$", "a", "+", "$y$", "b", "+", "$z$"]}).axes[0]
+    names = {t.get_text(): t.get_position()[0] for t in ax.texts}
+    assert [line.get_xdata()[0] for line in ax.lines] == [names["$x$"], names["$y$"]]

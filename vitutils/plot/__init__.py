@@ -18,11 +18,12 @@ from vitutils.plot.attention import (
     attention_heads,
     attention_on_images,
 )
-from vitutils.plot.charts import boxes, curves, label_ends, training_curves
+from vitutils.plot.charts import bands, boxes, curves, label_ends, training_curves
 from vitutils.plot.common import color_bar, readable
 from vitutils.plot.matrices import confusion, heatmap, position_similarity
 from vitutils.plot.model import image_to_logits
 from vitutils.plot.pictures import patches, show_images
+from vitutils.plot.schemes import paths, product
 from vitutils.plot.style import (
     COLORS,
     CYCLE,
@@ -51,6 +52,7 @@ __all__ = [
     "attention_distance",
     "attention_heads",
     "attention_on_images",
+    "bands",
     "boxes",
     "color_bar",
     "confusion",
@@ -59,8 +61,10 @@ __all__ = [
     "image_to_logits",
     "label_ends",
     "patches",
+    "paths",
     "plt",
     "position_similarity",
+    "product",
     "readable",
     "show_images",
     "training_curves",

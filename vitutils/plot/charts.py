@@ -56,6 +56,44 @@ def curves(
     return ax.figure
 
 
+def bands(
+    x: ArrayLike,
+    runs: Mapping[str, ArrayLike],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str | None = None,
+    colors: Mapping[str, str],
+    dashed: Sequence[str] = (),
+    ylog: bool = False,
+    ax: Axes | None = None,
+) -> Figure:
+    """Draw the mean of several runs as a line, in a band from lowest to highest.
+
+    The lines have labels and no names at their ends, for one legend of all panels.
+
+    Args:
+        x: the common abscissae, (n,).
+        runs: dict of name to ordinates (runs, n).
+        colors: dict of name to color.
+        dashed: names whose lines are dashed, where two lie on each other.
+        ylog: whether y is logarithmic; the mean is then the geometric one.
+    """
+    ax = axes_or_new(ax, (NARROW, 3.0))
+    for name, y in runs.items():
+        y, color = array(y), COLORS.get(colors[name], colors[name])
+        mean = np.exp(np.log(y).mean(axis=0)) if ylog else y.mean(axis=0)
+        dashes = "--" if name in dashed else "-"
+        ax.fill_between(
+            array(x), y.min(axis=0), y.max(axis=0), color=color, alpha=0.2, lw=0
+        )
+        ax.plot(array(x), mean, color=color, label=name, linestyle=dashes)
+    ax.set(xlabel=xlabel, ylabel=ylabel, title=title or "")
+    ax.set_yscale("log" if ylog else "linear")
+    ax.grid(axis="y")
+    return ax.figure
+
+
 def training_curves(history: Sequence[Mapping[str, float]]) -> Figure:
     """Draw what ``vitutils.train.fit`` returns: losses, accuracy, learning rate.
 
