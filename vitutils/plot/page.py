@@ -38,7 +38,9 @@ def png(fig: Figure) -> bytes:
     """Draw a figure for those who show no SVG: on white, in 255 colors."""
     file, light = io.BytesIO(), io.BytesIO()
     fig.savefig(file, format="png", bbox_inches=frame(fig), dpi=100)
-    Image.open(file).convert("RGB").quantize(255).save(light, "png", optimize=True)
+    Image.open(file).convert("RGB").quantize(255, kmeans=1).save(
+        light, "png", optimize=True
+    )
     return light.getvalue()
 
 
