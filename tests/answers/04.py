@@ -102,39 +102,39 @@ def apart(attn):
 
 
 # %% 3 right: a tenth of the weights
-def start(model):
+def prepare(model):
     for block in model.blocks:
         for layer in (block.attn.proj, block.mlp.fc2):
             layer.weight *= 0.1
 
 
 # %% 3 right: small normal numbers
-def start(model):
+def prepare(model):
     for name, weight in model.named_parameters():
         if name.endswith(("attn.proj.weight", "mlp.fc2.weight")):
             nn.init.normal_(weight, std=0.01)
 
 
 # %% 3 right: divided by the root of the number of sublayers
-def start(model):
+def prepare(model):
     for block in model.blocks:
         for layer in (block.attn.proj, block.mlp.fc2):
             layer.weight.mul_((2 * len(model.blocks)) ** -0.5)
 
 
 # %% 3 wrong: nothing changed
-def start(model):
+def prepare(model):
     return model
 
 
 # %% 3 wrong: all weights smaller
-def start(model):
+def prepare(model):
     for parameter in model.parameters():
         parameter.data.mul_(0.1)
 
 
 # %% 3 wrong: the default weights of all layers
-def start(model):
+def prepare(model):
     for block in model.blocks:
         for layer in (block.attn.qkv, block.attn.proj, *block.mlp.children()):
             if isinstance(layer, nn.Linear):
@@ -142,17 +142,58 @@ def start(model):
 
 
 # %% 3 wrong: another wiring
-def start(model):
+def prepare(model):
     model.wiring = "pre-norm"
 
 
 # %% 3 wrong: another wiring and slightly smaller weights
-def start(model):
+def prepare(model):
     model.wiring = "pre-norm"
     for block in model.blocks:
         block.attn.proj.weight.mul_(0.99)
 
 
 # %% 3 wrong: hard-coded
-def start(model):
+def prepare(model):
     return 0.95
+
+
+# %% 3 wrong: parameters of its own
+def prepare(model):
+    for block in model.blocks:
+        block.mlp.fc2 = nn.Sequential(block.mlp.fc2, LayerScale(32))
+
+
+# %% 4 right: by a power
+def at_scaled(g, a):
+    return g * a**-1.0
+
+
+# %% 4 right: row by row
+def at_scaled(g, a):
+    return torch.stack([row / a for row in g])
+
+
+# %% 4 wrong: the gradient stays
+def at_scaled(g, a):
+    return g
+
+
+# %% 4 wrong: larger tokens, larger gradient
+def at_scaled(g, a):
+    return a * g
+
+
+# %% 4 wrong: as the variance
+def at_scaled(g, a):
+    return g / a**2
+
+
+# %% 4 wrong: a number
+def at_scaled(g, a):
+    return 1 / a
+
+
+# %% 4 wrong: hard-coded
+def at_scaled(g, a):
+    return g / 10
