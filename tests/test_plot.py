@@ -570,7 +570,7 @@ def test_a_way_from_an_image_to_its_logits_has_all_names_and_a_line_at_zero():
         plot.image_to_logits(torch.rand(1, 8, 12), 5, logits, classes, depth=3)
 
 
-# ---- schemes ----
+# ---- diagrams ----
 
 
 def test_a_product_has_a_cell_for_each_number_and_follows_one_row():

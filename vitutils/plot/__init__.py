@@ -20,10 +20,10 @@ from vitutils.plot.attention import (
 )
 from vitutils.plot.charts import bands, boxes, curves, label_ends, training_curves
 from vitutils.plot.common import color_bar, readable
+from vitutils.plot.diagrams import paths, product
 from vitutils.plot.matrices import confusion, heatmap, position_similarity
 from vitutils.plot.model import image_to_logits
 from vitutils.plot.pictures import patches, show_images
-from vitutils.plot.schemes import paths, product
 from vitutils.plot.style import (
     COLORS,
     CYCLE,

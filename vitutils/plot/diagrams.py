@@ -1,4 +1,4 @@
-"""Schemes: matrices that are multiplied, and the paths of tokens through a block."""
+"""Diagrams: matrices that are multiplied, and the paths of tokens through a block."""
 
 from collections.abc import Mapping, Sequence
 
@@ -63,7 +63,7 @@ def paths(rows: Mapping[str, Sequence[str | None]]) -> Figure:
     Args:
         rows: dict of a way's name to what it leads through. A text in $...$ names
             what is on the way; "+" adds it once more, by a residual path from the
-                last such name. None leaves a place empty; any other text is a box.
+            last such name. None leaves a place empty; any other text is a box.
 
     Raises:
         ValueError: rows of different lengths, or "+" before any name.
