@@ -49,8 +49,8 @@ SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "11_distillation": 55,
     "12_deit_experiments": 35,
     "13_pretrained_weights": 60,
-    "14_several_processes": 70,
-    "15_training_costs": 45,
+    "14_several_processes": 40,
+    "15_training_costs": 40,
 }
 # Under these, outputs are made and compared: two threads stall where a neighbor keeps a
 # core busy.
