@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import json
 import os
 import pickle
 import re
@@ -12,12 +13,17 @@ import numpy as np
 import pytest
 import torch
 from small import CLASSES, small
+from test_processes import in_two
 
 from vitutils.cli import evaluate
 from vitutils.data import datasets, files, load
 from vitutils.data.shards import content, scan_shards, size_of
 from vitutils.data.splits import MemorySplit, StreamedSplit
 from vitutils.engine.checkpoints import load_model, save_model
+from vitutils.engine.large_step import LargeStep, evaluate_together
+from vitutils.engine.precision import MixedPrecision
+from vitutils.train import fit
+from vitutils.vit import VisionTransformer
 
 
 def write_shard(path, members):
@@ -91,8 +97,10 @@ def test_a_sample_is_what_stands_before_the_first_dot(tmp_path):
     png = [sample(number, "")[0][1] for number in range(5)]
     members = [
         ("x/1.cls", b"cat\n"),
-        ("x/1.left.png", png[0]),
+        ("x/1.PNG", png[0]),
         ("x/1.json", b"{}"),
+        ("x/1.mask.png", b"mask"),
+        ("x/._1.png", b"what macOS adds"),
         ("y/1.png", png[1]),  # another one: its folder counts
         ("y/1.cls", b"dog"),
         ("y/2.png", png[2]),
@@ -108,14 +116,137 @@ def test_a_sample_is_what_stands_before_the_first_dot(tmp_path):
             tar.addfile(about)
     skipped = defaultdict(list)
     found = scan_shards([path], files.has_ending, skipped)
-    assert found == {"cat": [f"{path}/x/1.left.png"], "dog": [f"{path}/y/1.png"]}
-    expected = [f"{path}/y/{number}.png" for number in (2, 3, 4)]
-    assert skipped == {"without a class": expected}
+    assert found == {"cat": [f"{path}/x/1.PNG"], "dog": [f"{path}/y/1.png"]}
+    assert skipped == {
+        "without a class": [f"{path}/y/{number}.png" for number in (2, 3, 4)],
+        "beside the image of a sample": [f"{path}/x/1.mask.png"],
+    }
     read = [*found["cat"], *found["dog"], *skipped["without a class"]]
     for member, held in zip(read, png, strict=True):
         for same in (member, pickle.loads(pickle.dumps(member))):
             assert content(same).read() == held and size_of(same) == len(held)
     assert content(path) == path and size_of(path) == os.path.getsize(path)
+
+
+def test_of_two_images_or_classes_none_is_chosen(tmp_path):
+    (image, png), (label, name) = sample(7, "cat")
+    for more, said in (
+        (
+            [("0007.webp", png)],
+            "0007 has several images, 0007.png and 0007.webp: leave",
+        ),
+        ([(image, png)], "0007 has several images, 0007.png and 0007.png: leave"),
+        ([(label, b"dog")], "0007 has several files KEY.cls"),
+    ):
+        members = [*sample(1, "dog"), (image, png), (label, name), *more]
+        path = str(write_shard(tmp_path / "a.tar", members))
+        with pytest.raises(ValueError, match=f"{path}: the sample {said}"):
+            scan_shards([path], files.has_ending, defaultdict(list))
+
+
+def test_what_an_archive_holds_is_read_once(tmp_path, monkeypatch):
+    members = [
+        *sample(1, "cat"),
+        *sample(2, "dog"),
+        ("2.mask.png", b""),
+        sample(3, 0)[0],
+    ]
+    path = write_shard(tmp_path / "a.tar", members)
+    opened, open_it = [], tarfile.open
+    monkeypatch.setattr(
+        tarfile, "open", lambda *args: opened.append(args) or open_it(*args)
+    )
+
+    def scanned():
+        opened.clear()
+        skipped = defaultdict(list)
+        found = scan_shards([str(path)], files.has_ending, skipped)
+        read = {name: [content(m).read() for m in found[name]] for name in found}
+        return found, skipped, read
+
+    first = scanned()
+    assert len(opened) == 1 and len(first[1]) == 2
+    assert scanned() == first and not opened
+    (index,) = set(tmp_path.iterdir()) - {path}
+    assert index.name.startswith(".")
+    # Another archive of the same name, and whatever else the file may hold.
+    write_shard(path, [*sample(4, "owl"), *members])
+    second = scanned()
+    assert opened and [*second[0]] == ["cat", "dog", "owl"]
+    kept, rows = json.loads(index.read_text())
+    for spoiled in (
+        index.read_text()[:-9],
+        "[]",
+        "[" * 10**5,
+        json.dumps([kept, [["1.png", 0, 10**15, "cat"]]]),
+        json.dumps([kept, [["1.png", -1, 10, "cat"]]]),
+        json.dumps([kept, [["1.png", "0", 10, ["cat"]]]]),
+        json.dumps([[0, *kept[1:]], rows[:1]]),
+        json.dumps([[*kept[:2], kept[2] + 1], rows[:1]]),
+    ):
+        index.write_text(spoiled)
+        assert scanned() == second and opened
+        assert scanned() == second and not opened
+    # A folder that cannot be written to.
+    index.unlink()
+
+    def refused(*_, **__):
+        raise PermissionError
+
+    monkeypatch.setattr(type(path), "write_text", refused)
+    assert scanned() == second and opened and [*tmp_path.iterdir()] == [path]
+
+
+@pytest.mark.slow(4)
+def test_two_processes_learn_from_each_sample_once_an_epoch(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "MEMORY_LIMIT", 0)
+    monkeypatch.setattr(files, "CORES", 1)
+    (tmp_path / "runs").mkdir()
+    numbers = write_shards(tmp_path / "photos", counts=[("train", 41), ("val", 9)])
+
+    def work(_):
+        data = load(tmp_path / "photos", image_size=16)
+        train = datasets.replace(data.train, augment=None)
+        seen = []
+
+        def loss_fn(logits, labels, images):
+            seen.append(numbers_in([(images, labels)], train))
+            return torch.nn.functional.cross_entropy(logits, labels)
+
+        data = datasets.replace(data, train=train)
+        torch.manual_seed(0)
+        model = VisionTransformer(
+            image_size=16,
+            patch_size=8,
+            num_classes=3,
+            embed_dim=8,
+            depth=1,
+            num_heads=1,
+            mlp_dim=8,
+        )
+        settings = {"epochs": 2, "batch_size": 8, "device": "cpu", "progress": False}
+        fit(model, data, step=LargeStep, loss_fn=loss_fn, **settings)
+        amp = MixedPrecision("fp32", torch.device("cpu"))
+        judged = evaluate_together(model, data.validation, amp)
+        return {
+            "seen": seen,
+            "labels": judged.labels,
+            "expected": data.validation.labels,
+        }
+
+    both = in_two(tmp_path / "runs", work)
+    classes = sorted(CLASSES)
+    expected = {(n, classes.index(CLASSES[n % 3])): 1 for n in numbers["train"]}
+    for epoch in range(2):
+        steps = [half["seen"][6 * epoch :][:6] for half in both]
+        assert all(len(half) == 6 for half in steps)
+        assert Counter(
+            n for half in steps for step in half[:5] for n in step
+        ) + Counter(steps[0][5]) == Counter(
+            expected
+        )  # the last batch is one image: the second's counts 0
+    for half in both:
+        assert torch.equal(half["labels"], half["expected"])
 
 
 @pytest.mark.parametrize(

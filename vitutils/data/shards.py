@@ -1,12 +1,22 @@
 """Shards as WebDataset writes them: tar archives of images and their classes."""
 
+import json
 import os
+import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from io import BytesIO
+from pathlib import Path
 
 from tqdm import tqdm
+
+# A sample's KEY and what it holds, as in WebDataset's ``base_plus_ext``.
+NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
+# Why an image is skipped, by what stands for its class.
+SKIPPED = {"": "without a class", None: "beside the image of a sample"}
+FORM = 1  # of an index: another one where other members are images
 
 
 class Member(str):
@@ -18,28 +28,30 @@ class Member(str):
         offset, size: of its bytes.
     """
 
+    __slots__ = ("archive", "offset", "size")
+
     def __new__(cls, archive: str, name: str, offset: int, size: int) -> "Member":
-        member = super().__new__(cls, os.path.join(archive, name))
-        member.place = archive, name, offset, size
+        member = super().__new__(cls, f"{archive}/{name}")
+        member.archive, member.offset, member.size = archive, offset, size
         return member
 
     def __getnewargs__(self):
-        return self.place
+        name = self[len(self.archive) + 1 :]
+        return self.archive, name, self.offset, self.size
 
 
 def content(path: str) -> str | BytesIO:
     """Return what an archive holds of a member, and any other path as it is."""
     if not isinstance(path, Member):
         return path
-    archive, _, offset, size = path.place
-    with open(archive, "rb") as file:
-        file.seek(offset)
-        return BytesIO(file.read(size))
+    with open(path.archive, "rb") as file:
+        file.seek(path.offset)
+        return BytesIO(file.read(path.size))
 
 
 def size_of(path: str) -> int:
     """Return the size of a file or of a member in bytes."""
-    return path.place[3] if isinstance(path, Member) else os.path.getsize(path)
+    return path.size if isinstance(path, Member) else os.path.getsize(path)
 
 
 def scan_shards(
@@ -49,37 +61,26 @@ def scan_shards(
 ) -> dict[str, list[str]]:
     """Return the images of archives for each class, which a file KEY.cls names.
 
+    What an archive holds is kept beside it, in ``.NAME.tar.index.json``, and read from
+    there as long as the archive has the same size and time. Where that cannot be
+    written, archives are scanned each time.
+
     Args:
-        archives: tar files, not compressed. KEY is what stands before the first dot
-            in the name of an image.
+        archives: tar files, not compressed. As in WebDataset, a sample is what shares
+            a KEY, the name up to its first dot. Its image is KEY.jpg, or has another
+            image's ending; any other, as KEY.mask.png, is none of its own.
         is_image: tells it by the name.
-        skipped: gets the images without a class.
+        skipped: gets the images of no sample, and those without a class.
 
     Raises:
-        ValueError: an archive is not whole, or none of its images has a class.
+        ValueError: an archive is not whole, a sample has two images or two classes, or
+            none of the images has a class.
     """
     found = defaultdict(list)
     for archive in tqdm(archives, "shards", delay=1):
-        images, classes = {}, {}
-        try:
-            with tarfile.open(archive, "r:") as tar:
-                for member in filter(tarfile.TarInfo.isreg, tar):
-                    folder, name = os.path.split(member.name)
-                    stem, _, ending = name.partition(".")
-                    key = os.path.join(folder, stem)
-                    if ending == "cls":
-                        words = tar.extractfile(member).read(1000)
-                        classes[key] = words.decode().strip()
-                    elif is_image(name):
-                        place = member.offset_data, member.size
-                        images[key] = Member(archive, member.name, *place)
-        except (tarfile.TarError, OSError, UnicodeDecodeError) as error:
-            raise ValueError(
-                f"{archive} is not a whole tar file, without compression ({error})"
-            ) from error
-        for key, image in images.items():
-            name = classes.get(key)
-            (found[name] if name else skipped["without a class"]).append(image)
+        for *place, label in indexed(archive, is_image):
+            known = skipped[SKIPPED[label]] if label in SKIPPED else found[label]
+            known.append(Member(archive, *place))
     if not found:
         raise ValueError(
             f"{archives[0]}: none of its images KEY.jpg has a file KEY.cls with the "
@@ -87,3 +88,65 @@ def scan_shards(
         )
     numbers = all(name.isdecimal() for name in found)
     return {name: found[name] for name in sorted(found, key=int if numbers else str)}
+
+
+def indexed(archive: str, is_image: Callable[[str], bool]) -> list[list]:
+    """Return what ``scan`` does, kept in a file beside the archive."""
+    about = os.stat(archive)
+    stamp = [FORM, about.st_size, about.st_mtime_ns]
+    index = Path(archive).with_name(f".{os.path.basename(archive)}.index.json")
+    with suppress(Exception):  # whatever it holds, it is written anew
+        kept, rows = json.loads(index.read_text(encoding="utf-8"))
+        if kept == stamp and all(is_row(row, about.st_size) for row in rows):
+            return rows
+    rows = scan(archive, is_image)
+    part = index.with_name(f"{index.name}.{os.getpid()}")
+    with suppress(OSError):
+        try:
+            part.write_text(json.dumps([stamp, rows]), encoding="utf-8")
+            part.replace(index)
+        finally:
+            part.unlink(missing_ok=True)
+    return rows
+
+
+def is_row(row: object, size: int) -> bool:
+    """Tell whether this may be a row of the index of an archive of so many bytes."""
+    match row:
+        case [str(), int(start), int(length), str() | None]:
+            return 0 <= start <= start + length <= size
+    return False
+
+
+def scan(archive: str, is_image: Callable[[str], bool]) -> list[list]:
+    """Return [name, offset, size, class] of each image; see ``SKIPPED``."""
+    others, samples = [], defaultdict(lambda: ([], []))
+    try:
+        with tarfile.open(archive, "r:") as tar:
+            for member in filter(tarfile.TarInfo.isreg, tar):
+                if not (parts := NAME.fullmatch(member.name)):
+                    continue
+                key, field = parts.groups()
+                images, classes = samples[key]
+                if field.lower() == "cls":
+                    words = tar.extractfile(member).read(1000)
+                    classes.append(words.decode().strip())
+                elif is_image(member.name):
+                    rows = others if "." in field else images
+                    rows.append([member.name, member.offset_data, member.size])
+    except Exception as error:  # tarfile raises many kinds
+        raise ValueError(
+            f"{archive} is not a whole tar file, without compression ({error})"
+        ) from error
+    found = [[*row, None] for row in others]
+    for key, (images, classes) in samples.items():
+        if len(images) > 1:
+            words = " and ".join(name for name, *_ in images)
+            raise ValueError(
+                f"{archive}: the sample {key} has several images, {words}: leave one, "
+                "or name the others as KEY.mask.png, which is none of a sample's own"
+            )
+        if len(classes) > 1:
+            raise ValueError(f"{archive}: the sample {key} has several files KEY.cls")
+        found += [[*row, *(classes or [""])] for row in images]
+    return found
