@@ -276,18 +276,22 @@ def test_what_was_held_out_of_shards_is_judged(tmp_path, capsys):
     assert out.startswith(f"{len(data.validation)} images") and err == ""
 
 
+@pytest.mark.timeout(60)
 def test_what_is_wrong_with_shards_is_said_in_a_line(tmp_path):
     good = [*sample(1, "cat"), *sample(2, "dog")]
     whole = write_shard(tmp_path / "whole.tar", good).read_bytes()
     bare = [member for member in good if member[0].endswith("png")]
     latin = [*good[:3], ("2.cls", "tr\u00fcb".encode("latin-1"))]
     torn = [("1.png", b"torn"), *good, ("1.cls", b"cat")]
+    (back := tarfile.TarInfo("1.png")).size = -512  # it ends where it begins
+    back = tarfile.TarInfo("0.cls").tobuf() + back.tobuf(tarfile.GNU_FORMAT)
     for number, (name, held, said) in enumerate(
         [
             ("a.tar", whole[:700], "a.tar is not a whole tar file"),
             ("a.tar", b"\x1f\x8b" + whole, "a.tar is not a whole tar file"),
             ("a.tar", gzip.compress(whole), "whole tar file, without compression"),
             ("a.tar", latin, "a.tar is not a whole tar file"),
+            ("a.tar", back + whole, "a.tar is not a whole tar file"),
             ("a.tar", bare, "none of its images KEY.jpg has a file KEY.cls"),
             ("a.tar", torn, r"a.tar/1.png cannot be read as an image"),
             ("a.tar", sample(1, "cat"), "one class alone, cat"),

@@ -124,6 +124,8 @@ def scan(archive: str, is_image: Callable[[str], bool]) -> list[list]:
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in filter(tarfile.TarInfo.isreg, tar):
+                if member.size < 0:  # where older Pythons turn back for ever
+                    raise ValueError(f"{member.name} has {member.size} bytes")
                 if not (parts := NAME.fullmatch(member.name)):
                     continue
                 key, field = parts.groups()
