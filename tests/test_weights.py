@@ -20,7 +20,7 @@ from vitutils.data import load
 from vitutils.data.augmentation import mixing
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.distill import ConvNet, Teacher, hard_distillation
-from vitutils.engine import formats
+from vitutils.engine import formats, libraries
 from vitutils.engine.checkpoints import save_model
 from vitutils.engine.libraries import as_ours
 from vitutils.engine.published import PUBLISHED, Published
@@ -169,6 +169,9 @@ def test_a_file_that_says_nothing_is_asked_about(tmp_path):
         load_weights(path, num_heads=3, mean=[0.5], std=[0.5])
     with pytest.raises(ValueError, match="no std of images"):
         load_weights(path, num_heads=3, mean=[0.5] * 3, std=[0.0] * 3)
+    for mean, std in (([124, 116, 104], [0.2] * 3), ([0.5] * 3, [58, 57, 57])):
+        with pytest.raises(ValueError, match=r"(mean|std) of images, in \[0, 1\], is"):
+            load_weights(path, num_heads=3, mean=mean, std=std)
     told = load_weights(path, num_heads=3, mean=[0.5] * 3, std=[0.2] * 3).preprocessing
     assert told == Preprocessing((8, 8), (0.5,) * 3, (0.2,) * 3)
 
@@ -496,6 +499,41 @@ def test_a_regnet_of_torchvision_teaches(folders, regnet, tmp_path, capsys, word
     assert "has teacher_weights of SHA-256" in capsys.readouterr().err
     assert main([*words, "--resume", "--teacher-mean", *["0.5"] * 3]) == 1
     assert "has teacher's weights of SHA-256" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["a-published-vit", "timm/test_resnet", "a folder"])
+def test_a_teacher_is_from_anywhere(folders, tmp_path, monkeypatch, capsys, name):
+    words = ["--data", str(folders[1]), "--folder", str(tmp_path / "run"), *TINY]
+    if name == "a-published-vit":
+        state = timm_vit(embed_dim=64, num_heads=1).state_dict()
+        torch.save(state, tmp_path / f"{name}.pth")
+        entry = Published("https://example.org/vit.pth", *[(0.5,) * 3] * 2)
+        monkeypatch.setitem(PUBLISHED, name, entry)
+        monkeypatch.setenv("VITUTILS_WEIGHTS", str(tmp_path))
+        said = "images of 8 x 8 pixels, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
+    elif name == "timm/test_resnet":
+        theirs = timm.create_model("test_resnet", num_classes=2)
+        torch.save(theirs.state_dict(), path := tmp_path / "mine.pth")
+        words += ["--teacher-weights", str(path)]
+        said = "images of 160 x 160 pixels, mean 0.5 0.5 0.5, std 0.5 0.5 0.5"
+    else:
+        (tmp_path / name).mkdir()
+        save_model(vit(3), tmp_path / name / "best.safetensors", COLOR)
+        name = str(tmp_path / name)
+        said = "images of 8 x 8 pixels, mean 0.5 0.4 0.3, std 0.1 0.2 0.3"
+    assert main([*words, "--teacher", name]) == 0
+    assert said in capsys.readouterr().out
+
+
+def test_deits_own_teacher_is_known(monkeypatch):
+    """RegNetY-16GF, here without its 84 million weights."""
+    asked = []
+    monkeypatch.setattr(libraries, "read_file", lambda path: asked.append(path) or {})
+    monkeypatch.setattr(libraries, "filled", lambda build, *_: torch.nn.Identity())
+    _, told = load_weights("torchvision/regnet_y_16gf", weights="regnet.pth")
+    best = models.RegNet_Y_16GF_Weights.DEFAULT.transforms()
+    assert asked == ["regnet.pth"] and [*told.image_size] == best.crop_size * 2
+    assert [*told.mean] == best.mean and told.interpolation == best.interpolation.value
 
 
 def test_a_teacher_of_other_classes_is_named(folders, tmp_path, capsys):

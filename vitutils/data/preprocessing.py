@@ -49,8 +49,8 @@ class Preprocessing:
         names = isinstance(self.classes, tuple) and map(is_name, self.classes)
         right = {
             "image_size": is_row(self.image_size, (int,), 1, 4096, lengths=(2,)),
-            "mean": is_row(mean, (int, float), -1e3, 1e3),
-            "std": is_row(std, (int, float), 1e-6, 1e3) and len(mean) == len(std),
+            "mean": is_row(mean, (int, float), 0, 1),
+            "std": is_row(std, (int, float), 1e-6, 1) and len(mean) == len(std),
             "crop": is_row((self.crop,), (int, float), 0.1, 1),
             "interpolation": self.interpolation in ("bilinear", "bicubic"),
             "classes": names and all(names),
@@ -58,8 +58,10 @@ class Preprocessing:
         }
         if wrong := [name for name, fits in right.items() if not fits]:
             value = ascii(getattr(self, wrong[0]))
+            unit = ", in [0, 1]," if wrong[0] in ("mean", "std") else ""
             raise ValueError(
-                f"no {wrong[0]} of images is {value[:80]}{'...' * (len(value) > 80)}"
+                f"no {wrong[0]} of images{unit} is {value[:80]}"
+                f"{'...' * (len(value) > 80)}"
             )
 
     @classmethod
