@@ -772,6 +772,55 @@ def test_unknown_options_and_those_without_effect_are_refused(capsys):
         assert said.startswith("vitutils train: ") and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["train", "predict", "evaluate", "export"])
+def test_an_empty_word_is_refused(command, capsys):
+    """A shell passes it on for a variable that is not set; as a path it is here."""
+    for words in ([""], ["cifar10", "--weights", ""], ["cifar10", "--folder="]):
+        with pytest.raises(SystemExit):
+            main_of_all([command, *words])
+        assert (
+            "is empty: is a variable of the shell not set?" in capsys.readouterr().err
+        )
+
+
+@pytest.mark.parametrize("name", ["x" * 256, "~nobody-of-that-name/x"])
+def test_a_name_that_cannot_be_is_a_line(tmp_path, monkeypatch, capsys, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        options_of([name])
+    assert "is neither a folder nor one of" in capsys.readouterr().err
+    assert options_of(["cifar10", "--folder", name]).folder.name == name.split("/")[-1]
+    assert main_of_all(["predict", "a.png", "--weights", name]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["--resume"], "--folder, which is not given, holds no run to resume"),
+        (["--resume", "--folder", "nowhere"], "nowhere holds no run to resume"),
+        (["cifar10x", "--data", "cifar10"], "cifar10x is neither a folder nor one of"),
+        (["cifar100", "--data", "cifar10"], "cifar100 and --data cifar10 are two data"),
+    ],
+)
+def test_what_the_data_and_the_run_are_is_said_once(capsys, words, said):
+    with pytest.raises(SystemExit):
+        options_of(words)
+    assert said in capsys.readouterr().err
+
+
+def test_a_run_does_not_become_a_class(folder, tmp_path, monkeypatch, capsys):
+    photos = shutil.copytree(folder / "train", tmp_path / "photos")
+    monkeypatch.chdir(photos)
+    assert options_of(["."]).folder.name == "photos-vit"
+    for words in ([".", *TINY], [str(photos), "--folder", "lower/run", *TINY]):
+        assert main(words) == 1
+        assert "lies among the classes of" in capsys.readouterr().err
+    assert sorted(path.name for path in photos.iterdir()) == ["lower", "upper"]
+    parted = shutil.copytree(folder, tmp_path / "parted")  # no folder of classes
+    assert main([str(parted), "--folder", str(parted / "run"), *TINY]) == 0
+
+
 def test_options_of_one_kind_of_model_are_refused_for_another(capsys):
     sizes = dict.fromkeys(VIT, "8") | dict.fromkeys((*DROP, "norm_eps"), "0.5")
     kinds = {"--model=convnet": sizes}

@@ -92,6 +92,12 @@ def test_an_onnx_file_predicts_and_is_evaluated_like_the_model(tmp_path, capsys)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
 
 
+def test_a_runs_folder_gets_the_file_beside_its_best_model(tmp_path):
+    small(tmp_path / "best.safetensors")
+    assert main(["--weights", str(tmp_path), "--format", "torchscript"]) == 0
+    assert (tmp_path / "best.torchscript").is_file()
+
+
 @pytest.mark.slow(6)
 def test_8_bits_make_a_smaller_file_with_nearly_the_same_answers(tmp_path, root):
     best = root / "data" / "checkpoints" / "vit_fashion_mnist.safetensors"
@@ -159,6 +165,7 @@ def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, capsys):
         ([], "give --weights: a file"),
         (["--weights", best, "--out", best], "ends in .onnx"),
         (["--weights", best, "--format", "pt2", "--out", "a.onnx"], "ends in .pt2"),
+        (["--weights", str(tmp_path), "--out", "a.pt2"], "ends in .onnx"),
         (
             ["--weights", best, "--format", "pt2", "--int8"],
             "--int8 is of the format onnx",
@@ -166,6 +173,16 @@ def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, capsys):
         (["--weights", str(alone), "--format", "pt2"], "is exported already"),
     ):
         assert main(words) == 1
+        err = capsys.readouterr().err
+        told = [line for line in err.splitlines() if "is taken" not in line]
+        assert len(told) == 1 and said in told[0], err
+    for words, said in (
+        (["--out", f"{best}/a.onnx"], "best.safetensors is a file, no folder"),
+        (["--out", str(tmp_path)], "is a folder, no file"),
+        (["--device", "cpu"], "unrecognized arguments: --device"),
+    ):
+        with pytest.raises(SystemExit):
+            main(["--weights", best, *words])
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and said in err, err
     for words, said in (

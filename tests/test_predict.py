@@ -91,6 +91,15 @@ def test_files_folders_and_patterns(tmp_path, monkeypatch):
         "b/c/3.JPG",
     ]
     assert expanded(["b/notes.txt"])[0] == ["b/notes.txt"]  # who names it, means it
+    # A folder has the images that it has in training: behind links, and by content.
+    (tmp_path / "all").mkdir()
+    (tmp_path / "all" / "linked").symlink_to(tmp_path / "b")
+    (tmp_path / "all" / "photo").write_bytes((tmp_path / "a.png").read_bytes())
+    assert expanded(["all"])[0] == [
+        "all/photo",
+        "all/linked/2.png",
+        "all/linked/c/3.JPG",
+    ]
 
 
 def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path, weights, capsys):
@@ -218,12 +227,13 @@ def test_what_is_missing_is_named_and_the_others_are_answered(
 ):
     image = photo(tmp_path / "a.png", 0) and str(tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
-    words = [str(tmp_path / "z.png"), image, str(tmp_path / "empty")]
+    words = [str(tmp_path / "z.png"), image, str(tmp_path / "empty"), "z" * 256]
     assert main([*words, "--weights", weights, "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["image"] == image
     assert err == (
         f"there is no file {words[0]}\nthere are no images in the folder {words[2]}\n"
+        f"{words[3]}: File name too long\n"
     )
 
 

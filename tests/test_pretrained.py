@@ -515,6 +515,15 @@ def test_weights_of_no_vit_are_refused_in_a_line(tmp_path, changes, said):
     assert str(caught.value).isprintable()
 
 
+def test_what_is_no_file_of_weights_alone_says_what_would_be(tmp_path):
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "model.pth")
+    with pytest.raises(ValueError, match=r"save the model's state_dict\(\) instead"):
+        load_pretrained(tmp_path / "model.pth")
+    path = saved(torchvision.models.resnet18().state_dict(), tmp_path / "cnn.pth")
+    with pytest.raises(ValueError, match=r"torchvision/NAME .* --teacher-weights"):
+        load_pretrained(path)
+
+
 def test_names_that_nobody_gave_come_before_what_to_do(tmp_path):
     path = saved({"a": torch.ones(1), "b\n": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(

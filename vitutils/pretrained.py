@@ -166,7 +166,9 @@ def recognize(
     raise ValueError(
         f"the names in it ({listed(state) or 'none'}) are of no ViT of torchvision, "
         "timm, DeiT, DINOv2, MAE or Google; a file of Hugging Face's needs its "
-        "config.json beside it; files of the book itself are for "
+        "config.json beside it; a classifier of torchvision or timm is "
+        "torchvision/NAME or timm/NAME, with this file as --file or "
+        "--teacher-weights; files of the book itself are for "
         "vitutils.engine.checkpoints.load_model"
     )
 

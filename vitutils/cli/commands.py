@@ -48,7 +48,6 @@ def make_parser(name: str, description: str) -> argparse.ArgumentParser:
         type=sides,
         help="side of its images in pixels, or HEIGHTxWIDTH, where nothing says it",
     )
-    parser.add_argument("--device", help="cuda, mps or cpu; the first there is")
     parser.add_argument(
         "--debug", action="store_true", help="show where an error came from"
     )

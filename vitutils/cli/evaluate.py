@@ -42,7 +42,7 @@ from vitutils.engine.checkpoints import is_checkpoint, write_atomically
 from vitutils.engine.exported import held_out_of
 from vitutils.engine.machine import write_json
 from vitutils.engine.strangers import listed, shown
-from vitutils.train import Evaluation
+from vitutils.train import Evaluation, fit
 from vitutils.train import evaluate as answers_of
 
 BINS = 15
@@ -52,6 +52,7 @@ MOST_ROWS = 20  # of the table that is printed
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status, 0 if all images were judged."""
     parser = make_parser("evaluate", __doc__)
+    add_options(parser, fit, ["device"])
     parser.add_argument(
         "data",
         help=f"{', '.join(NAMED)}, or a folder: of CLASS/*, or of parts such as "

@@ -21,7 +21,8 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from vitutils.cli.commands import ended, load, make_parser
+from vitutils.cli.commands import ended, load, make_parser, take_file
+from vitutils.cli.options import file_name
 from vitutils.engine.exported import ENDINGS, export, held_out_of, is_exported
 
 
@@ -32,7 +33,7 @@ def main(arguments: Sequence[str]) -> int:
     group.add_argument("--format", choices=ENDINGS, default="onnx", help="its format")
     group.add_argument(
         "--out",
-        type=Path,
+        type=file_name,
         help="its name; if not given, that of the weights with the format's ending: "
         "beside a file, for a published name here",
     )
@@ -48,13 +49,14 @@ def main(arguments: Sequence[str]) -> int:
 def run(options: argparse.Namespace) -> int:
     """Export the model that the options name."""
     ending = ENDINGS[options.format]
-    path = options.out or default_path(options)
-    if path.suffix != ending:
-        raise ValueError(f"--out {path}: the name of this format ends in {ending}")
     if options.int8 and options.format != "onnx":
         raise ValueError(f"--int8 is of the format onnx, not of {options.format}")
     if options.weights and is_exported(options.weights):
         raise ValueError(f"{options.weights} is exported already: take what it is of")
+    take_file(options, "weights")
+    path = options.out or default_path(options)
+    if path.suffix != ending:
+        raise ValueError(f"--out {path}: the name of this format ends in {ending}")
     weights = load(options)
     difference = export(
         weights,

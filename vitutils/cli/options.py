@@ -6,6 +6,7 @@ function's docstring its help: nothing of that is typed a second time.
 
 import argparse
 import inspect
+import os
 import re
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -104,12 +105,22 @@ def probability(text: str) -> float:
     return number
 
 
-def folder_name(text: str) -> Path:
+def folder_name(text: str | Path) -> Path:
     """Read the name of a folder that is there or can be made."""
-    path = Path(text).expanduser()
-    there = next(place for place in (path, *path.absolute().parents) if place.exists())
+    path = Path(os.path.expanduser(text))
+    above = (path, *path.absolute().parents)
+    there = next(filter(os.path.exists, above))  # Path.exists may raise errors
     if not there.is_dir():
         raise argparse.ArgumentTypeError(f"{there} is a file, no folder")
+    return path
+
+
+def file_name(text: str) -> Path:
+    """Read the name of a file that can be written."""
+    path = Path(os.path.expanduser(text))
+    if os.path.isdir(path):
+        raise argparse.ArgumentTypeError(f"{path} is a folder, no file")
+    folder_name(path.parent)
     return path
 
 
@@ -123,6 +134,17 @@ class Parser(argparse.ArgumentParser):
             formatter_class=HelpWithDefaults,
             allow_abbrev=False,
         )
+
+    def parse_known_args(
+        self, args: Sequence[str], namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, but no empty words: so a shell passes on what has no value."""
+        for word in args:
+            if not word or re.fullmatch("--[a-z-]+=", word):
+                self.error(
+                    f"{word or 'a word'} is empty: is a variable of the shell not set?"
+                )
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End with status 2."""

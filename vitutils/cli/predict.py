@@ -16,7 +16,8 @@ import glob
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -28,12 +29,13 @@ from torch import Tensor
 
 from vitutils import maps, plot
 from vitutils.cli.commands import ended, load, make_parser
-from vitutils.cli.options import folder_name, positive
+from vitutils.cli.options import add_options, folder_name, positive
 from vitutils.cli.parts import device_of
 from vitutils.data import files
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.checkpoints import write_atomically
 from vitutils.engine.strangers import shown
+from vitutils.train import fit
 
 BATCH = 32
 SAVED = {"dpi": 300, "bbox_inches": "tight"}
@@ -47,6 +49,7 @@ MAPS = {
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status, 0 if every image was read."""
     parser = make_parser("predict", __doc__)
+    add_options(parser, fit, ["device"])
     parser.add_argument("images", nargs="+", help="files, folders, or patterns")
     group = parser.add_argument_group("answers")
     group.add_argument(
@@ -141,26 +144,24 @@ def expanded(words: Sequence[str]) -> tuple[list[str], list[str]]:
     found, missing = [], []
     for word in words:
         path = Path(word).expanduser()
-        if path.is_dir():
-            meant = sorted(map(str, images_in(path)))
-        elif os.path.lexists(path):
-            meant = [str(path)]
-        else:
-            meant = sorted(glob.glob(str(path), recursive=True))
-            meant = [name for name in meant if not Path(name).is_dir()]
+        kind = "is no file"
+        try:
+            if path.is_dir():
+                kind, skipped = "are no images in the folder", defaultdict(list)
+                meant = [*files.images_within(str(path), skipped)]
+                meant += skipped[files.HEIC]  # to be named as what cannot be read
+            elif os.path.lexists(path):
+                meant = [str(path)]
+            else:
+                meant = sorted(glob.glob(str(path), recursive=True))
+                meant = [name for name in meant if not Path(name).is_dir()]
+        except OSError as error:  # without rights, or too long a name
+            missing.append(f"{shown(error.filename, 300)}: {error.strerror}")
+            continue
         if not meant:
-            kind = "are no images in the folder" if path.is_dir() else "is no file"
             missing.append(f"there {kind} {shown(word, 300)}")
         found += meant
     return [*dict.fromkeys(found)], missing
-
-
-def images_in(folder: Path) -> Iterator[Path]:
-    """Yield what is an image by its name, HEIC too, in a folder and those within."""
-    for path in folder.rglob("*"):
-        hidden = any(map(files.is_hidden, path.relative_to(folder).parts))
-        if not hidden and path.suffix.lower() in {*files.endings(), ".heic", ".heif"}:
-            yield path
 
 
 def readable(paths: Sequence[str], wanted: Preprocessing) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ import os
 import shlex
 import signal
 import sys
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -45,6 +46,8 @@ from vitutils.cli.train_options import (
 )
 from vitutils.data import Dataset
 from vitutils.data.augmentation import check_mixing, mixing
+from vitutils.data.datasets import NAMED, folder_of
+from vitutils.data.files import find_parts
 from vitutils.data.splits import check_strength
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import check_soft
@@ -132,6 +135,14 @@ def check(options: argparse.Namespace) -> None:
     check_soft(**picked(options, SOFT))
     if options.layer_decay is not None:
         check_layer_decay(options.layer_decay)
+    if options.data not in NAMED:
+        place = folder_of(options.data, options.root)
+        flat = find_parts(place, defaultdict(list)) == {"train": str(place)}
+        if flat and place.resolve() in options.folder.resolve().parents:
+            raise ValueError(
+                f"--folder {options.folder} lies among the classes of {options.data}: "
+                "give one elsewhere"
+            )
     for name in filter(None, (options.init, options.teacher)):
         if name.partition("/")[0] not in LIBRARIES:
             processes.ask_first(preprocessing_of if is_hub(name) else find, name)

@@ -4,6 +4,7 @@ The text below is what --help begins with.
 """
 
 import argparse
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -172,12 +173,18 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.set_defaults(**PRESETS.get(preset, {}))
     options = parser.parse_args(arguments)
     if preset not in (None, *PRESETS):
-        is_folder = Path(options.root or "", preset).is_dir()
-        if options.data or not (preset in NAMED or is_folder):
+        is_folder = os.path.isdir(Path(options.root or "", preset))
+        is_data = preset in NAMED or is_folder
+        if options.data and is_data:
+            parser.error(f"{preset} and --data {options.data} are two data: give one")
+        if not is_data:
             known = ", ".join(dict.fromkeys([*NAMED, *PRESETS]))
             parser.error(f"{preset} is neither a folder nor one of {known}")
         options.preset, options.data = None, preset
     if options.data is None:
+        if options.resume:
+            place = options.folder or "--folder, which is not given,"
+            parser.error(f"{place} holds no run to resume: give the folder of one")
         parser.error("which data? give a folder, a dataset's name or a preset")
     blank = argparse.Namespace(**dict.fromkeys(vars(options)))  # hides the defaults
     given = vars(parser.parse_args(arguments, blank))
@@ -207,7 +214,7 @@ def options_of(arguments: Sequence[str]) -> argparse.Namespace:
             setattr(options, name, None)
     if options.folder is None:
         kind = options.model or Path(options.init).stem
-        options.folder = Path(f"runs/{Path(options.data).name}-{kind}")
+        options.folder = Path(f"runs/{Path(options.data).absolute().name}-{kind}")
     return options
 
 

@@ -304,7 +304,7 @@ def scan_classes(folder: str, skipped: dict[str, list[str]]) -> dict[str, list[s
             if is_hidden(entry.name):
                 skipped["hidden"].append(entry.path)
             elif entry.is_dir():
-                found[entry.name] = [*images_within(entry, skipped, bar)]
+                found[entry.name] = [*images_within(entry.path, skipped, bar)]
             else:
                 skipped["beside the folders of classes"].append(entry.path)
     if not found:
@@ -340,15 +340,16 @@ def shards_of(entries: Sequence[os.DirEntry]) -> list[str]:
 
 
 def images_within(
-    folder: os.DirEntry, skipped: dict[str, list[str]], bar: tqdm
+    folder: str, skipped: dict[str, list[str]], bar: tqdm | None = None
 ) -> Iterator[str]:
     """Yield the paths of a folder's images, then of those in the folders within."""
-    if folder.is_symlink():
-        path = Path(folder.path)
+    if os.path.islink(folder):
+        path = Path(folder)
         if path.resolve() in map(Path.resolve, path.parents):
             raise ValueError(f"{path} leads back to a folder above: remove the link")
     entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    bar.update(len(entries))
+    if bar is not None:
+        bar.update(len(entries))
     folders = []
     for entry in entries:
         if is_hidden(entry.name):
@@ -364,7 +365,7 @@ def images_within(
             except Unreadable:
                 skipped[UNREAD[not is_heic(entry.path)]].append(entry.path)
     for entry in folders:
-        yield from images_within(entry, skipped, bar)
+        yield from images_within(entry.path, skipped, bar)
 
 
 def is_hidden(name: str) -> bool:

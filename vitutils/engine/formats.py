@@ -155,6 +155,7 @@ def unwrap(found: Any, which: str | None = None) -> Any:
         offered.append(names)
         found = found[which if which in names else names[0]]
     if isinstance(found, dict):
+        found = {k: v for k, v in found.items() if not COUNTERS.fullmatch(str(k))}
         found, names = without_prefix(found, which)
         offered.append(names)
     if which is not None and not any(which in names for names in offered):
@@ -204,8 +205,7 @@ def without_prefix(state: dict, which: str | None) -> tuple[dict, list[str]]:
                 owner = owner[: owner.rstrip(".").rfind(".") + 1]
         elif owner != prefix:
             continue
-        if not COUNTERS.fullmatch(key):
-            weights[key.removeprefix(owner)] = value
+        weights[key.removeprefix(owner)] = value
     return weights, names
 
 

@@ -231,5 +231,5 @@ def read(
 def not_weights(error: Exception) -> ValueError:
     return ValueError(
         f"not a whole file of weights alone ({reason(error)}): fetch it again, or, "
-        "if it holds code, get it in a format without"
+        "if it holds a model with its code, save the model's state_dict() instead"
     )
