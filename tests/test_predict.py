@@ -228,12 +228,16 @@ def test_what_is_missing_is_named_and_the_others_are_answered(
     image = photo(tmp_path / "a.png", 0) and str(tmp_path / "a.png")
     (tmp_path / "empty").mkdir()
     words = [str(tmp_path / "z.png"), image, str(tmp_path / "empty"), "z" * 256]
+    (tmp_path / "loop").mkdir()
+    (tmp_path / "loop" / "back").symlink_to(tmp_path)
+    words.append(str(tmp_path / "loop"))
     assert main([*words, "--weights", weights, "--json"]) == 1
     out, err = capsys.readouterr()
     assert json.loads(out)["image"] == image
     assert err == (
         f"there is no file {words[0]}\nthere are no images in the folder {words[2]}\n"
         f"{words[3]}: File name too long\n"
+        f"{words[4]}/back leads back to a folder above: remove the link\n"
     )
 
 

@@ -120,11 +120,16 @@ def warnings_as_lines() -> Iterator[None]:
         yield
 
 
+def in_a_line(error: BaseException) -> str:
+    """Return what an error says."""
+    if isinstance(error, OSError) and error.strerror:  # the system's words
+        return f"{error.filename or 'the system'}: {error.strerror}"
+    return " ".join(str(error).split()) or "stopped"
+
+
 def told(error: BaseException, *, status: int, debug: bool = False) -> int:
     """Say what went wrong, and return the status."""
-    text = " ".join(str(error).split()) or "stopped"
-    if isinstance(error, OSError) and error.strerror:  # the system's words
-        text = f"{error.filename or 'the system'}: {error.strerror}"
+    text = in_a_line(error)
     if debug:
         text = "".join(traceback.format_exception(error)).rstrip()
     if processes.count() > 1:  # it may be wrong on one machine alone

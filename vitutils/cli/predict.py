@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from vitutils import maps, plot
-from vitutils.cli.commands import ended, load, make_parser
+from vitutils.cli.commands import ended, in_a_line, load, make_parser
 from vitutils.cli.options import add_options, folder_name, positive
 from vitutils.cli.parts import device_of
 from vitutils.data import files
@@ -155,8 +155,8 @@ def expanded(words: Sequence[str]) -> tuple[list[str], list[str]]:
             else:
                 meant = sorted(glob.glob(str(path), recursive=True))
                 meant = [name for name in meant if not Path(name).is_dir()]
-        except OSError as error:  # without rights, or too long a name
-            missing.append(f"{shown(error.filename, 300)}: {error.strerror}")
+        except (OSError, ValueError) as error:  # without rights, links in a circle
+            missing.append(shown(in_a_line(error), 1000))
             continue
         if not meant:
             missing.append(f"there {kind} {shown(word, 300)}")
