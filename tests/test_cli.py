@@ -318,6 +318,26 @@ def test_a_run_ends_where_patience_does(folder, tmp_path, capsys):
     assert len(result["history"]) == 5
 
 
+@pytest.mark.parametrize("batch", [1, 5000])
+def test_rectangles_are_learned_judged_and_drawn(folder, tmp_path, batch, capsys):
+    run, maps = str(tmp_path / "run"), tmp_path / "maps"
+    words = ["train", str(folder), "--folder", run, "--image-size=8x12", *TINY]
+    words += ["--images=7", "--epochs=1", f"--batch-size={batch}"]
+    assert main_of_all(words) == 0
+    model = load_model(tmp_path / "run" / "best.safetensors")
+    assert [*model.config["image_size"]] == [8, 12]
+    weights = ["--weights", run]
+    assert main_of_all(["evaluate", str(folder), *weights]) == 0
+    capsys.readouterr()
+    photo = str(folder / "test" / "lower" / "0.png")
+    drawn = ["predict", photo, *weights, "--attention", str(maps), "--json"]
+    assert main_of_all(drawn) == 0
+    answer = json.loads(capsys.readouterr().out)
+    chances = [one["probability"] for one in answer["classes"]]
+    assert len(chances) == 2 and sum(chances) == pytest.approx(1)
+    assert [str(path) for path in maps.iterdir()] == [answer["map"]]
+
+
 def test_results_are_json_whatever_the_options(folder, tmp_path):
     words = ["--data", str(folder), "--folder", str(tmp_path), *TINY]
     assert main([*words, "--clip-norm", "inf"]) == 0
