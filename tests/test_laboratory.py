@@ -3,25 +3,29 @@
 import copy
 import json
 import os
+import re
 import shutil
 import subprocess
 from contextlib import contextmanager
 from pathlib import Path
 
-import laboratory
+import laboratory as tool
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from laboratory import LAB, MODELS, ROOT, TEST_IMAGES, rounded
+from laboratory import LAB, MODELS, ROOT, TEST_IMAGES
 from playwright.sync_api import expect
 from test_book import opened
+from test_explorer import INSERT
+from test_explorer import opened as opened_file
 from test_looks import AXE, BARRIERS, faults
 
 from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import hard_distillation
 from vitutils.engine.checkpoints import load_model, read_preprocessing
+from vitutils.plot.laboratory import STATIC, laboratory, rounded
 from vitutils.train import Step, parameter_groups, warmup_cosine
 from vitutils.vit import VisionTransformer
 
@@ -39,12 +43,12 @@ TINY = {
 }
 # Read the page's scripts as a browser does, a file's data by `load`; then run `source`.
 PROGRAM = """
-const fs = require("fs"), vm = require("vm"), folder = process.argv[1];
+const fs = require("fs"), vm = require("vm"), [, folder, scripts] = process.argv;
 const utf16 = new TextDecoder("utf-16le");
 const read = (name) => utf16.decode(fs.readFileSync(folder + name));
-const run = (name) => vm.runInThisContext(fs.readFileSync(folder + name, "utf8"));
+const run = (name) => vm.runInThisContext(fs.readFileSync(scripts + name, "utf8"));
 ["vit.js", "state.js"].forEach(run);
-lab.load = (name) => new Promise((resolve) => {
+lab.load = (name) => lab.files[name] ?? new Promise((resolve) => {
   lab.waiting[name] = resolve;
   vm.runInThisContext(read(name + ".js"));
 });
@@ -70,7 +74,7 @@ def run_js(source, **given):
         (pytest.fail if os.environ.get("CI") else pytest.skip)(
             "no node: install nodejs"
         )
-    command = ["node", "-e", PROGRAM % source, f"{LAB}/"]
+    command = ["node", "-e", PROGRAM % source, f"{LAB}/", f"{STATIC}/"]
     done = subprocess.run(
         command, input=json.dumps(given), capture_output=True, text=True, timeout=60
     )
@@ -361,13 +365,13 @@ def test_each_switch_does_to_the_model_what_it_says():
 def test_scripts_are_laid_out_and_without_a_fault():
     if not BIOME.is_file():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_BIOME)
-    command = [BIOME, "check", "--error-on-warnings", "book/_static/lab"]
+    command = [BIOME, "check", "--error-on-warnings"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nmend it: make format"
 
 
 def test_images_and_digits_are_the_books():
-    made = {"clothes": laboratory.clothes_file(), "digits": laboratory.digits_file()}
+    made = {"clothes": tool.clothes_file(), "digits": tool.digits_file()}
     for name, (header, data) in made.items():
         found = run_js("return lab.load(given.name);", name=name)
         assert found["header"] == json.loads(json.dumps(header))
@@ -392,8 +396,8 @@ COVERED = """(control) => {
 # What would go to a worker is kept, and nothing computes.
 TASKS = """() => {
   globalThis.tasks = [];
-  lab.start = (task, tell) => {
-    tasks.push({ ...task, tell });
+  lab.start = (work, task, tell) => {
+    tasks.push({ ...task, tell, counts: work === lab.count });
     return () => { tasks.at(-1).ended = true; };
   };
 }"""
@@ -531,11 +535,31 @@ def test_each_control_answers(browser, html, means):
             )
         changes(draw, panel.locator("canvas").first, means)
         count, learn = tab.evaluate("tasks")
-        assert count["kind"] == "count" and len(count["images"]) == TEST_IMAGES
+        assert count["counts"] and len(count["images"]) == TEST_IMAGES
         first = {"rate": 0.005, "warmup": 0.1, "schedule": "cosine", "passes": 6}
         first |= {"depth": 2, "heads": 4, "positions": True, "scaling": True}
         first |= {"teacher": False, "seed": 1}
         assert all(learn[name] != value for name, value in first.items())
+
+
+def check_pair(table, query, key):
+    """Compare a query and a key of layer 2, head 3, and their products with torch's."""
+    model = load_model(DATA / "checkpoints" / "vit_fashion_mnist.safetensors")
+    _, images = images_for("vit_fashion_mnist", 1)
+    with torch.no_grad():
+        tokens = model.embeddings(images)
+        first, second = model.encoder.blocks[:2]
+        qkv = second.attn.qkv(second.norm1(first(tokens)[0]))[0].view(-1, 3, 4, 16)
+    q, k = qkv[query, 0, 2], qkv[key, 1, 2]
+    texts = table.locator("[role=img]").evaluate_all("all => all.map(a => a.ariaLabel)")
+    for text, numbers in zip(texts, (q, k, q * k), strict=True):
+        found = [float(each.replace("−", "-")) for each in text.split(", ")]
+        assert np.abs(np.array(found) - numbers.numpy()).max() < 0.007
+    sums = re.findall(
+        r"-?\d+\.\d+", table.locator("+ p").inner_text().replace("−", "-")
+    )
+    assert float(sums[0]) == pytest.approx((q @ k).item(), abs=0.007)
+    assert float(sums[1]) == pytest.approx((q @ k).item() / 4, abs=0.007)
 
 
 def test_a_run_that_is_stopped_at_once_shows_nothing_of_the_run_before(browser, html):
@@ -572,7 +596,7 @@ def test_a_run_that_is_stopped_at_once_shows_nothing_of_the_run_before(browser, 
 
 @pytest.mark.slow(20)
 def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
-    weight = sum(file.stat().st_size for file in LAB.iterdir())
+    weight = sum(file.stat().st_size for file in (html / "_static/lab").iterdir())
     weight += (html / "book" / "laboratory.html").stat().st_size
     assert weight <= 1_200_000
     with opened(browser, html.as_uri(), "book/laboratory", width=390) as (tab, wrong):
@@ -594,15 +618,21 @@ def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
         assert broken[::2] == before[::2] and broken[1::2] != before[1::2]
         lab.get_by_label("shuffle the patches").check()
         assert logits.all_inner_texts() == broken  # a bag of patches has no order
-        lab.get_by_role("button", name="Count on 200 test images").click()
+        lab.get_by_role("button", name="Count on 200 images").click()
         counted = lab.get_by_text("Right answers: whole 175 of 200 (88 %), broken")
         counted.wait_for()
 
         lab.get_by_role("tab", name="Look").click()
         assert lab.get_by_text("The model is broken").is_visible()
         lab.get_by_role("button", name="Mend it").click()
+        assert lab.get_by_text("Choose a head, and you see the query").is_visible()
+        layer, head = lab.locator(".lab-Look select").all()
+        layer.select_option(label="2")
+        head.select_option(label="3")
         lab.get_by_role("gridcell", name="row 3, column 3").click()
         assert lab.get_by_text("the patch in row 3, column 3 takes most").is_visible()
+        lab.get_by_role("gridcell", name="row 2, column 3").hover()
+        check_pair(lab.locator(".lab-pair"), query=11, key=7)
         lab.get_by_role("tab", name="Learn").click()
         lab.get_by_label("Passes").select_option("3")
         lab.get_by_label("Blocks").select_option("1")
@@ -630,21 +660,37 @@ def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
                 assert tab.evaluate(BARRIERS, None) == [], name
 
 
-@pytest.mark.parametrize(
-    ("chapter", "switch"),
-    [
-        ("01_scaled_dot_product_attention", "no scaling"),
-        ("04_block", "no residual"),
-        ("06_embeddings", "no positions"),
-    ],
-)
-def test_a_chapters_link_takes_away_what_it_says(browser, html, chapter, switch):
+# What a reader finds whom a chapter sends to a question of the page.
+SENT = {
+    "01_scaled_dot_product_attention": ("Break", "no scaling by √d"),
+    "02_multi_head_attention": ("Look", "Layer 1, head 1: the class token takes most"),
+    "04_block": ("Break", "no residual"),
+    "06_embeddings": ("Break", "no positions"),
+    "07_vision_transformer": ("Break", "broken, Trouser (100 %)."),
+    "08_training": ("Learn", "broken"),
+    "09_attention_maps": ("Break", "broken, Ankle boot (94 %)."),
+    "10_distillation_token": ("Run", "Dress, with 52 %. That is its label, too."),
+}
+
+
+def test_a_chapters_link_opens_what_it_speaks_of(browser, html):
     with touched(browser, html) as tab:
-        tab.goto(f"{html.as_uri()}/notebooks/{chapter}.html")
-        tab.locator("article a[href*='laboratory.html#']").click()
-        expect(tab.get_by_label(switch)).to_be_checked()
-        answer = tab.locator("#lab-Break .lab-answer")
-        expect(answer).to_contain_text("Whole, it says Ankle boot (99 %); broken,")
+        for chapter, (name, found) in SENT.items():
+            text = (html / "notebooks" / f"{chapter}.html").read_text("utf-8")
+            hashes = re.findall(r'href="../book/laboratory.html(#[\w-]+)"', text)
+            assert len(hashes) == 1, chapter
+            tab.evaluate("(hash) => { location.hash = hash; }", hashes[0])
+            panel = tab.get_by_role("tabpanel", name=name)
+            if found.startswith("no "):
+                expect(panel.get_by_label(found)).to_be_checked()
+            elif name == "Learn":
+                chosen = panel.get_by_label("Schedule").locator("option:checked")
+                expect(chosen).to_have_text(found)
+            else:
+                expect(panel.locator(".lab-answer")).to_contain_text(found)
+        tab.reload()  # as from another page
+        panel = tab.get_by_role("tabpanel", name="Run")
+        expect(panel.locator(".lab-answer")).to_contain_text("Dress, with 52 %")
         assert tab.locator("#laboratory").evaluate(
             "(each) => Math.abs(each.getBoundingClientRect().top) < 100"
         )
@@ -665,6 +711,150 @@ def test_without_javascript_and_on_paper_stands_a_picture(browser, html):
         tab.emulate_media(media="print")
         assert tab.locator(picture).is_visible()
         assert not tab.locator("#laboratory").is_visible()
+
+
+# ---- in a notebook ----
+
+
+def own(cls=VisionTransformer, channels=1, classes=10, seed=0, **sizes):
+    """Return (a new model whose logits are large, images, the names of its classes)."""
+    torch.manual_seed(seed)
+    sizes = TINY | {"in_channels": channels, "num_classes": classes} | sizes
+    model = cls(**sizes).eval()
+    for parameter in model.parameters():
+        parameter.data += 0.3 * torch.randn_like(parameter)
+    side = model.config["image_size"]
+    images = torch.randint(256, (12, channels, side, side), dtype=torch.uint8)
+    return model, images, [f"class {i}" for i in range(classes)]
+
+
+def logits_of(model, images, mean, std):
+    mean, std = (torch.tensor(each).view(-1, 1, 1) for each in (mean, std))
+    with torch.no_grad():
+        return model((images / 255 - mean) / std)
+
+
+@pytest.mark.parametrize(
+    ("cls", "sizes"),
+    [
+        (VisionTransformer, {"channels": 3, "classes": 12, "patch_size": 4}),
+        (DistilledVisionTransformer, {"num_heads": 2, "depth": 3, "classes": 3}),
+    ],
+)
+def test_a_notebooks_laboratory_has_the_models_logits(cls, sizes):
+    model, images, classes = own(cls, **sizes)
+    mean, std = (0.5,) * images.shape[1], (0.25,) * images.shape[1]
+    made = laboratory(model, images, classes=classes, mean=mean, std=std)
+    found = run_js(
+        """globalThis.document = { documentElement: { dataset: { theme: "light" } } };
+        run("notebook.js");
+        lab.own({}, given);
+        const model = await lab.model("model"), { bytes } = await lab.load("images");
+        const length = bytes.length / 12;
+        return [...Array(12).keys()].map((i) => math.forward(model, lab.normalize(
+          bytes.subarray(i * length, (i + 1) * length), model)).answer);""",
+        **json.loads(re.search(r"\}\)\((\{.*\})\);\n</script>", made.html)[1]),
+    )
+    expected = logits_of(model, images, mean, std)
+    assert expected.abs().max() > 3
+    assert (torch.tensor(found) - expected).abs().max() < 1e-3
+
+
+def test_equal_models_make_equal_bytes_and_others_do_not():
+    model, images, classes = own()
+    made = laboratory(model, images, classes=classes)
+    assert str(made) == "Laboratory: 2 blocks, 18,218 parameters, 12 images"
+    assert made._repr_mimebundle_()["text/html"] == made.html
+    assert laboratory(model.half(), images, classes=classes).html != made.html
+    again, images, classes = own()
+    floats = images / 255 * 2 - 1
+    norm = {"mean": (0.5,), "std": (0.5,)}
+    one, other = (
+        laboratory(again, x, classes=classes, **norm) for x in (images, floats)
+    )
+    assert one.html == other.html
+    assert laboratory(again.train(), images, classes=classes).html == made.html
+    assert again.training  # it is left as it was
+
+
+@pytest.mark.parametrize(
+    ("sizes", "changes", "message"),
+    [
+        ({"num_registers": 2}, {}, "no model with registers"),
+        ({"norm_eps": 1e-5}, {}, "no model with norm_eps 1e-05"),
+        ({"patch_size": (2, 4)}, {}, "no model with images or patches that are no squ"),
+        (
+            {"embed_dim": 512, "mlp_dim": 2048},
+            {},
+            r"with 6,\d+,\d+ parameters \(at most",
+        ),
+        ({}, {"images": torch.zeros(2, 3, 8, 8)}, r"\(2, 3, 8, 8\), the model expects"),
+        ({}, {"images": torch.full((2, 1, 8, 8), 3.0)}, "give the mean and std"),
+        ({}, {"labels": [1, 2]}, "2 labels given for 12"),
+        ({}, {"labels": 6 * [0, 10]}, "from 0 to 10, there are 10 classes"),
+        ({}, {"classes": ["boot"]}, "1 classes given for 10"),
+        ({}, {"model": torch.nn.Linear(2, 2)}, "a Linear is no VisionTransformer"),
+    ],
+)
+def test_what_no_laboratory_can_show_is_named(sizes, changes, message):
+    model, images, classes = own(**sizes)
+    given = {"model": model, "images": images, "classes": classes} | changes
+    with pytest.raises(ValueError, match=message):
+        laboratory(**given)
+
+
+def test_notebooks_run_break_and_look_at_models_of_their_own(browser, tmp_path):
+    two = [
+        (own(channels=3, classes=12), {}),
+        (own(DistilledVisionTransformer), {"labels": [i % 10 for i in range(12)]}),
+    ]
+    pages = [
+        laboratory(model, images, classes=classes, **labels).html
+        for (model, images, classes), labels in two
+    ]
+    hosts = '<div class="host"></div>' * 3
+    with opened_file(browser, tmp_path, hosts, theme="dark") as tab:
+        for host, page in enumerate([*pages, pages[0]]):  # as JupyterLab does
+            tab.evaluate(INSERT, [host, page])
+        labs = tab.locator(".laboratory")
+        for lab, ((model, images, classes), _) in zip(labs.all(), two, strict=False):
+            lab.locator(".lab-bars").first.wait_for()
+            expect(lab.get_by_role("tab")).to_have_text(["Run", "Break", "Look"])
+            lab.get_by_role("radio", name="image 2", exact=False).first.check()
+            lab.get_by_role("tab", name="Break").click()
+            rows = lab.locator(".lab-bars:visible tbody tr")
+            assert rows.count() == 10
+            chosen = lab.get_by_role("radio", checked=True).first
+            number = int(
+                re.search(r"image (\d+)", chosen.get_attribute("aria-label"))[1]
+            )
+            zero = (0.0,) * images.shape[1], (1.0,) * images.shape[1]
+            expected = logits_of(model, images, *zero)[number - 1]
+            for row in rows.all():
+                name, before = row.locator("th, .lab-number").all_inner_texts()[:2]
+                logit = expected[classes.index(name)].item()
+                assert float(before.replace("−", "-")) == pytest.approx(
+                    logit, abs=0.006
+                )
+            lab.get_by_label("no positions").check()
+            expect(lab.locator(".lab-Break .lab-answer")).to_contain_text("broken,")
+            lab.get_by_role("tab", name="Look").click()
+            lab.locator(".lab-Look select").nth(1).select_option(label="2")
+            assert lab.locator(".lab-vector:visible").count() == 3
+            link = lab.locator(".lab-Look a").first.get_attribute("href")
+            assert link.startswith("https://") and "/book/glossary.html#" in link
+        assert labs.nth(2).locator(".lab-Run .lab-answer").is_visible()  # an equal one
+        labs.nth(1).get_by_role("tab", name="Break").click()
+        labs.nth(1).get_by_role("button", name="Count on 12 images").click()
+        labs.nth(1).get_by_text("Right answers: whole").wait_for()
+        assert labs.first.evaluate("(each) => each.style.colorScheme") == "dark"
+        if AXE.is_file():
+            tab.add_script_tag(path=AXE)
+            assert tab.evaluate(BARRIERS, ["wcag2a", "wcag2aa", "wcag21aa"]) == []
+    with opened_file(browser, tmp_path, pages[0], java_script_enabled=False) as tab:
+        assert tab.locator("img").bounding_box()["width"] > 400
+        assert tab.get_by_text("The laboratory computes where scripts run").is_visible()
+        assert tab.locator("button, select, [role], [tabindex]").count() == 0
 
 
 @pytest.fixture
@@ -744,15 +934,15 @@ def test_firefox_runs_breaks_and_learns(firefox, html):
     answer = "document.querySelector('.lab-panel:not([hidden]) .lab-answer')"
     firefox.open(f"{html.as_uri()}/book/laboratory.html")
     firefox.wait(f"{answer}?.textContent.startsWith('Ankle boot, with 99 %')")
-    firefox.wait("document.querySelector('#lab-tab-Run').focus() ?? true")
+    firefox.wait("document.querySelector('#laboratory-Run-tab').focus() ?? true")
     firefox.press(right)
     firefox.wait(f"{answer}.textContent.startsWith('Nothing is broken yet')")
-    firefox.click("#lab-Break input")
+    firefox.click(".lab-Break input")
     firefox.wait(f"{answer}.textContent.startsWith('Whole, it says Ankle boot (99 %)')")
-    firefox.wait("document.querySelector('[name=Model]').focus() ?? true")
+    firefox.wait("document.querySelector('[name=laboratory-Model]').focus() ?? true")
     firefox.press(right)  # to the DeiT, which is whole
     firefox.wait(f"{answer}.textContent.startsWith('Nothing is broken yet')")
-    firefox.click("#lab-tab-Learn")
+    firefox.click("#laboratory-Learn-tab")
     firefox.click(".lab-go")
-    firefox.wait("/Step [1-9]/.test(document.querySelector('#lab-Learn').innerText)")
+    firefox.wait("/Step [1-9]/.test(document.querySelector('.lab-Learn').innerText)")
     assert firefox.wrong == []

@@ -36,7 +36,13 @@ from skeleton import skeleton
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = ROOT / "notebooks"
 NAMES = sorted(path.stem for path in NOTEBOOKS.glob("*.ipynb"))
-TEXTS = ("README.md", "CITATION.cff", "pyproject.toml", "book/**/*.md")
+TEXTS = (
+    "README.md",
+    "CITATION.cff",
+    "pyproject.toml",
+    "book/**/*.md",
+    "vitutils/plot/laboratory.py",
+)
 KEPT = ("tags", "listing", "mystnb", "ran")  # of a cell's metadata
 QUIET = ["--IPKernelApp.log_level=ERROR"]
 PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])

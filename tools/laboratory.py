@@ -7,30 +7,31 @@ UTF-16, whose mark at the beginning tells every browser: 7 % more than the bytes
 base64 takes 33 %.
 
 A number is the upper three bytes of its float32, stored as three planes, of which the
-compression leaves what is in them. A mantissa is rounded to 13 bits: logits are within
-0.001 of the checkpoint's. Those in half precision (10 bits) stay as they are.
+compression leaves what is in them (vitutils/plot/laboratory.py). A mantissa is rounded
+to 13 bits: logits are within 0.001 of the checkpoint's. Those in half precision (10
+bits) stay as they are.
 """
 
+import io
 import json
-import zlib
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from PIL import Image
 
 from vitutils import plot
 from vitutils.data import DATA, load
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.checkpoints import load_model, read_preprocessing
+from vitutils.plot.laboratory import deflated, planes
 
 ROOT = Path(__file__).resolve().parent.parent
 LAB = ROOT / "book" / "_static" / "lab"
 MODELS = ("vit_fashion_mnist", "deit_fashion_mnist", "vit_cifar10")
 PHOTOS = ("chelsea.png", "rocket.jpg", "astronaut.png", "coffee.png")
-MANTISSA, TEST_IMAGES = 13, 200
+TEST_IMAGES = 200
 FIRST, BITS = 0x3400, 15  # of the characters that carry bytes
 
 
@@ -40,29 +41,6 @@ def packed(data: bytes) -> str:
     bits = np.pad(bits, (0, -len(bits) % BITS)).reshape(-1, BITS)
     codes = FIRST + bits @ (1 << np.arange(BITS)[::-1])
     return codes.astype("<u2").tobytes().decode("utf-16-le")
-
-
-def rounded(numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return numbers as the page has them."""
-    spare = 23 - MANTISSA
-    whole = numbers.astype("<f4").view("<u4") + np.uint32(1 << spare - 1)
-    return (whole >> spare << spare).view("<f4")
-
-
-def planes(numbers: NDArray[np.float32]) -> bytes:
-    """Return the first, second and third bytes of rounded float32 numbers."""
-    bits = rounded(numbers).view("<u4")
-    return b"".join((bits >> n & 255).astype(np.uint8).tobytes() for n in (24, 16, 8))
-
-
-def deflated(data: bytes) -> bytes:
-    """Return data, compressed by the best of zlib's strategies.
-
-    Mantissas repeat by chance alone: a search for repetitions there only costs.
-    """
-    strategies = zlib.Z_DEFAULT_STRATEGY, zlib.Z_HUFFMAN_ONLY, zlib.Z_RLE
-    tries = [zlib.compressobj(9, wbits=15, memLevel=7, strategy=s) for s in strategies]
-    return min((each.compress(data) + each.flush() for each in tries), key=len)
 
 
 def written(name: str, header: dict, data: bytes) -> int:
@@ -83,8 +61,7 @@ def model_file(name: str) -> tuple[dict, bytes]:
         "mean": wanted.mean,
         "std": wanted.std,
     }
-    tensors = sorted(model.state_dict().items())
-    return header, planes(np.concatenate([value.ravel() for _, value in tensors]))
+    return header, planes(model)
 
 
 def clothes_file() -> tuple[dict, bytes]:
@@ -141,7 +118,9 @@ def still() -> None:
     right.invert_yaxis()
     right.set_title("Logits")
     right.legend()
-    figure.savefig(LAB / "still.webp", dpi=150, pil_kwargs={"lossless": True})
+    figure.savefig(file := io.BytesIO(), dpi=150)
+    few = Image.open(file).convert("RGB").quantize(64).convert("RGB")  # colors
+    few.save(LAB / "still.webp", lossless=True, method=6, quality=100)
 
 
 def files() -> dict[str, tuple[dict, bytes]]:

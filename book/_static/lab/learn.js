@@ -1,5 +1,152 @@
-// The view of learning: a small Vision Transformer learns handwritten digits in a worker,
-// and tells how it fares. What it does there is `learn` in state.js.
+// Learning: a small Vision Transformer learns handwritten digits in a worker, and tells how
+// it fares, which the view shows.
+
+/* Let a new model learn digits; tell the loss of each step, and how it fares. */
+lab.learn =
+  (math) =>
+  ({
+    data: {
+      digits,
+      count: n,
+      rate,
+      warmup,
+      passes,
+      schedule,
+      positions,
+      scaling,
+      teacher,
+      ...sizes
+    },
+  }) => {
+    const batch = 32,
+      held = 297,
+      side = 8,
+      patches = 16,
+      broken = { noPositions: !positions, noScaling: !scaling };
+    const model = math.newModel(
+      {
+        image_size: side,
+        patch_size: 2,
+        in_channels: 1,
+        num_classes: 10,
+        embed_dim: 32,
+        mlp_dim: 64,
+        distilled: teacher,
+        depth: sizes.depth,
+        num_heads: sizes.heads,
+      },
+      sizes.seed,
+    );
+    const order = math.shuffled(n, math.random(7)); // the same digits are always held out
+    const [test, train] = [order.slice(0, held), order.slice(held)];
+    const pixels = side * side,
+      labels = digits.subarray(n * pixels);
+    const read = (ids) => {
+      const images = new Float32Array(ids.length * pixels);
+      ids.forEach((id, i) => {
+        for (let p = 0; p < pixels; p++) images[i * pixels + p] = digits[id * pixels + p] / 8 - 1;
+      });
+      return images;
+    };
+    const step = math.adamW(model.parameters),
+      draw = math.random(sizes.seed + 1);
+    const steps = passes * Math.ceil(train.length / batch),
+      climb = Math.round(warmup * steps);
+    const factor = (i) => {
+      if (schedule === "constant") return i < climb ? (i + 1) / (climb + 1) : 1;
+      return math.warmupCosine(i, steps, climb, schedule === "broken" ? 1.6 : 1);
+    };
+    const shown = [...Array(10).keys()].map((k) => test.find((id) => labels[id] === k));
+    const start = performance.now(),
+      seconds = () => (performance.now() - start) / 1000;
+    let done = 0,
+      told = 0,
+      losses = [];
+    const answers = teacher ? taught() : null; // of the teacher, to every digit
+
+    /* Let a teacher learn the labels first; return its answers. */
+    function taught() {
+      const linear = math.newTeacher(pixels, 10),
+        step = math.adamW(linear);
+      const draw = math.random(sizes.seed);
+      for (let pass = 0; pass < 10; pass++) {
+        const places = math.shuffled(train.length, draw);
+        for (let first = 0; first < train.length; first += batch) {
+          const ids = places.slice(first, first + batch).map((place) => train[place]);
+          step(
+            math.teacherGradients(
+              linear,
+              read(ids),
+              ids.map((id) => labels[id]),
+            ).gradients,
+            0.01,
+          );
+        }
+      }
+      const logits = math.teach(linear, read([...Array(n).keys()]));
+      const answers = [...Array(n).keys()].map((id) => math.best(logits, id * 10, 10));
+      postMessage({ teacher: test.filter((id) => answers[id] === labels[id]).length / held });
+      return answers;
+    }
+
+    function validate() {
+      const { answer } = math.forward(model, read(test), broken);
+      const right = test.filter((id, i) => math.best(answer, i * 10, 10) === labels[id]).length;
+      const few = math.forward(model, read(shown), broken),
+        N = few.N;
+      const weights = few.blocks.at(-1).attention.weights;
+      const digitsNow = shown.map((id, i) => {
+        const attention = new Float32Array(patches); // of the class token, mean of heads
+        for (let h = 0; h < sizes.heads; h++)
+          for (let j = N - patches; j < N; j++)
+            attention[j - N + patches] += weights[(i * sizes.heads + h) * N * N + j] / sizes.heads;
+        const said = math.best(few.answer, i * 10, 10);
+        return {
+          pixels: digits.slice(id * pixels, (id + 1) * pixels),
+          said,
+          attention,
+          label: labels[id],
+        };
+      });
+      postMessage({
+        step: done,
+        steps,
+        seconds: seconds(),
+        accuracy: right / held,
+        digits: digitsNow,
+      });
+    }
+
+    validate();
+    for (let pass = 0; pass < passes; pass++) {
+      const places = math.shuffled(train.length, draw);
+      for (let first = 0; first < train.length; first += batch) {
+        const ids = places.slice(first, first + batch).map((place) => train[place]);
+        const trace = math.forward(model, read(ids), broken);
+        const right = ids.map((id) => labels[id]);
+        const { loss, slopes } = teacher
+          ? math.hardDistillation(
+              trace.logits,
+              right,
+              ids.map((id) => answers[id]),
+            )
+          : math.crossEntropy(trace.answer, right);
+        const gradients = math.backward(model, trace, teacher ? slopes : [slopes]);
+        math.clip(gradients);
+        step(gradients, rate * factor(done));
+        losses.push([done, loss, rate * factor(done)]);
+        done += 1;
+        if (performance.now() - told > 150 || done === steps) {
+          postMessage({ step: done, steps, seconds: seconds(), losses });
+          [told, losses] = [performance.now(), []];
+        }
+        if (done % 16 === 0 || done === steps) validate();
+      }
+    }
+    postMessage({ ended: true });
+  };
+
+/* Return the view, in which a reader chooses settings and watches. */
 lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
   const CHOICES = {
     rate: ["Learning rate", [0.0005, 0.002, 0.005, 0.02, 0.1], 2],
@@ -32,6 +179,14 @@ lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
       );
     },
   );
+  /* Choose one value, and all others as they were at first. */
+  lab.chooseLearning = (wanted, value) => {
+    Object.entries(CHOICES).forEach(([name, [, values, first]], i) => {
+      const chosen = name === wanted ? values.indexOf(value) : first;
+      settings[name] = values[chosen];
+      controls[i].lastChild.value = chosen;
+    });
+  };
   let run = null,
     before = null; // the run that goes on, what the one before was set to
   /* A chart of one line that grows: x is the share of all steps. */
@@ -122,7 +277,8 @@ lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
       const { header, bytes } = await lab.load("digits");
       if (run === mine && !mine.ended)
         mine.stop = lab.start(
-          { kind: "learn", digits: bytes, count: header.count, ...mine.settings },
+          lab.learn,
+          { digits: bytes, count: header.count, ...mine.settings },
           (news) => hear(mine, news),
         );
     } catch (error) {

@@ -186,6 +186,13 @@ lab.mathematics = () => {
     for (let j = 0; j < n; j++) numbers[start + j * step] /= sum;
   }
 
+  /* Return the place of the largest of n numbers of an array. */
+  function best(numbers, start = 0, n = numbers.length) {
+    let most = start;
+    for (let k = start; k < start + n; k++) if (numbers[k] > numbers[most]) most = k;
+    return most - start;
+  }
+
   /* Mix values by how queries fit keys; head h works on features h d_k to (h + 1) d_k.
 
   qkv: (B N, 3 D), queries, keys and values side by side. */
@@ -355,13 +362,13 @@ lab.mathematics = () => {
       return normOf(model, rows, "encoder.norm", broken);
     });
     const logits = norms.map(({ y }, i) => linearOf(model, y, i ? "head_dist" : "head"));
-    return { norms, logits, answer: distilled ? average(logits) : logits[0] };
+    return { norms, logits, answer: distilled ? average(logits, B) : logits[0] };
   }
 
-  /* The logarithm of the mean of two softmax, as DeiT answers; of one image or more. */
-  function average(logits) {
-    const K = 10; // classes, of every model here
-    const both = logits.map((each) => each.slice());
+  /* The logarithm of the mean of two softmax, as DeiT answers, of B images. */
+  function average(logits, B) {
+    const both = logits.map((each) => each.slice()),
+      K = both[0].length / B;
     for (const each of both) for (let b = 0; b < each.length; b += K) softmax(each, b, K);
     return both[0].map((p, i) => Math.log((p + both[1][i]) / 2));
   }
@@ -628,6 +635,7 @@ lab.mathematics = () => {
     warmupCosine,
     newModel,
     softmax,
+    best,
     random,
     shuffled,
   };

@@ -1,11 +1,13 @@
 // The views of the laboratory: what is on the screen, and what the reader does there.
 // The mathematics is in vit.js, the state in state.js, the view of learning in learn.js.
+// A notebook has its own root, models and way to the book: vitutils/plot/laboratory.py.
 (() => {
-  const root = document.getElementById("laboratory");
+  const root = lab.root ?? document.getElementById("laboratory");
   const { state } = lab,
     math = lab.mathematics();
-  const CHAPTERS = "../notebooks/";
-  const MODELS = [
+  const BOOK = lab.book ?? "../";
+  const CHAPTERS = `${BOOK}notebooks/`;
+  const MODELS = lab.models ?? [
     ["vit_fashion_mnist", "ViT for clothes", "clothes"],
     ["deit_fashion_mnist", "DeiT for clothes", "clothes"],
     ["vit_cifar10", "ViT for photos", "photos"],
@@ -48,15 +50,29 @@
       ["noNorm", "no LayerNorm", 5, "05_encoder", "the-stream-grows-and-the-last-norm-ends-it"],
     ],
   };
+  // What is set where a chapter leads to a question of the page.
   const QUESTIONS = {
-    "what-do-the-positions-know": "noPositions",
-    "what-is-left-without-the-residual": "noResidual",
-    "what-is-the-scaling-worth": "noScaling",
+    "what-do-the-positions-know": { switches: "noPositions" },
+    "what-is-left-without-the-residual": { switches: "noResidual" },
+    "what-is-the-scaling-worth": { switches: "noScaling" },
+    "what-do-queries-and-keys-have-of-their-own": {
+      view: "Look",
+      switches: "oneProjection",
+      look: [0, 0],
+    },
+    "when-does-the-class-token-know": { exchanged: 4 },
+    "does-the-answer-need-the-last-attention": { silenced: "3.attn" },
+    "what-do-two-heads-answer": { view: "Run", model: 1, image: 10 },
+    "what-does-a-teacher-add": { view: "Learn", learn: ["teacher", true] },
+    "what-does-a-broken-schedule-do-to-the-curves": {
+      view: "Learn",
+      learn: ["schedule", "broken"],
+    },
   };
+  const OTHER = 3; // the image whose class token is taken at first: no boot
   const upTo = (n) => [...Array(n).keys()];
   const percent = (p) => `${(100 * p).toFixed(p < 0.1 ? 1 : 0)} %`;
   const signed = (number) => number.toFixed(2).replace("-", "−");
-  const argmax = (numbers) => numbers.reduce((best, x, i) => (x > numbers[best] ? i : best), 0);
 
   function make(tag, attributes = {}, ...children) {
     const element = document.createElement(tag);
@@ -113,7 +129,7 @@
     const inputs = names.map((name, i) =>
       make("input", {
         type: "radio",
-        name: label,
+        name: `${root.id}-${label}`,
         checked: i === chosen,
         onchange: () => onchoose(i),
         "aria-label": contents[i] === name ? null : name,
@@ -125,14 +141,16 @@
         { role: "radiogroup", "aria-label": label, class: "lab-radios" },
         ...inputs.map((input, i) => make("label", { title: input.ariaLabel }, input, contents[i])),
       ),
-      clear() {
-        for (const input of inputs) input.checked = false;
+      choose(i) {
+        inputs.forEach((input, at) => {
+          input.checked = at === i;
+        });
       },
     };
   }
 
   /* Return a link to the part of the glossary that explains a word. */
-  const word = (text, part) => make("a", { href: `glossary.html#${part}` }, text);
+  const word = (text, part) => make("a", { href: `${BOOK}book/glossary.html#${part}` }, text);
 
   /* Draw pixels (C, side, side), 0 to 255, on a canvas. */
   function paint(canvas, pixels, side) {
@@ -194,15 +212,20 @@
     };
   }
 
-  /* Return a table of classes: a bar for the probability in each of one or more answers,
-  and the number of it, or the logit. */
+  /* Return a table of classes, the ten likeliest if there are more: a bar for the probability
+  in each of one or more answers, and the number of it, or the logit. */
   function bars(names, rows, { logits = false } = {}) {
     const chances = rows.map((row) => {
       const p = Float64Array.from(row.logits);
       math.softmax(p, 0, p.length);
       return p;
     });
-    const best = argmax([...chances.at(-1)]);
+    const best = math.best(chances.at(-1)),
+      most = (k) => Math.max(...chances.map((p) => p[k]));
+    const shown = upTo(names.length)
+      .sort((a, b) => most(b) - most(a))
+      .slice(0, 10)
+      .sort((a, b) => a - b);
     const figure = (r, k) => (logits ? signed(rows[r].logits[k]) : percent(chances[r][k]));
     const head = ({ name, color }) =>
       make("th", { scope: "col" }, make("i", { style: `background: ${color}` }), name);
@@ -223,11 +246,11 @@
       make(
         "tbody",
         {},
-        ...names.map((name, k) =>
+        ...shown.map((k) =>
           make(
             "tr",
             { class: k === best ? "lab-best" : null },
-            make("th", { scope: "row" }, name),
+            make("th", { scope: "row" }, names[k]),
             make(
               "td",
               { class: "lab-bar" },
@@ -246,7 +269,7 @@
   const chance = (logits) => {
     const p = Float64Array.from(logits);
     math.softmax(p, 0, p.length);
-    const best = argmax([...p]);
+    const best = math.best(p);
     return { best, p: p[best] };
   };
 
@@ -259,7 +282,8 @@
     milliseconds = 0,
     otherNames = [];
   const views = {}; // name -> show()
-  let current = "Run";
+  let current = "Run",
+    lookAt = null; // chooses a layer and a head
   const strip = make("div", { class: "lab-strip" });
   const failure = make("p", { class: "lab-failure", role: "alert", hidden: true });
 
@@ -300,8 +324,9 @@
     if (labels)
       few = state.model.classes.flatMap((_, k) => few.filter((i) => labels[i] === k).slice(0, 3));
     const named = few.map((i) =>
-      labels ? `test image ${i + 1}: ${state.model.classes[labels[i]]}` : names[i],
+      labels ? `image ${i + 1}: ${state.model.classes[labels[i]]}` : names[i],
     );
+    images.few = few;
     otherNames = few.map((i, k) => [named[k], i]);
     const thumbs = few.map((i) => paint(make("canvas", { "aria-hidden": true }), pixels[i], side));
     const first = Math.max(0, few.indexOf(0));
@@ -322,7 +347,7 @@
   function setPixels(pixels) {
     state.pixels = pixels;
     state.label = null;
-    images.choice.clear();
+    images.choice.choose(-1);
     update();
   }
 
@@ -333,6 +358,12 @@
     milliseconds = performance.now() - start;
     trace = lab.isWhole() ? whole : math.forward(state.model, input, lab.broken(math));
     views[current]?.();
+  }
+
+  /* Take the class token of another image after so many blocks; with 0, before the first. */
+  function exchange(after, other) {
+    const pixels = images.pixels[otherNames[other][1]];
+    state.classToken = after < 0 ? null : { after, other, pixels };
   }
 
   /* What the model sees: patches shuffled and erased. */
@@ -385,7 +416,7 @@
       aside = make("div");
     let drawing = false,
       ink = 255,
-      at = [14, 14],
+      at = null,
       down = false,
       last = null;
 
@@ -421,6 +452,7 @@
       picture.classList.toggle("lab-draws", on);
       canvas.tabIndex = on ? 0 : -1;
       if (on) {
+        at ??= [images.side / 2, images.side / 2];
         canvas.setAttribute("role", "application");
         canvas.setAttribute(
           "aria-label",
@@ -690,7 +722,7 @@
             "div",
             { role: "group", "aria-label": `block ${i + 1}` },
             make("span", {}, `block ${i + 1}`),
-            ...parts.map(([part, words]) => {
+            ...parts.flatMap(([part, words]) => {
               const name = `${i}${part}`,
                 [is, turn] = toSet(state.silenced, name);
               const each = button(
@@ -705,7 +737,7 @@
                 },
               );
               boxes.push(() => each.setAttribute("aria-pressed", is()));
-              return each;
+              return part === ".head.0" ? [make("small", {}, "heads"), each] : each;
             }),
           );
         }),
@@ -719,11 +751,8 @@
       const key = images.source + state.model.config.depth;
       if (tokenOf === key) return;
       tokenOf = key;
-      let after = -1,
-        other = Math.min(3, otherNames.length - 1);
       const set = () => {
-        state.classToken =
-          after < 0 ? null : { after, pixels: images.pixels[otherNames[other][1]] };
+        exchange(+where.lastChild.value - 1, +which.lastChild.value);
         changed();
       };
       const where = select(
@@ -733,25 +762,17 @@
           "before block 1",
           ...upTo(state.model.config.depth).map((i) => `after block ${i + 1}`),
         ],
-        (i) => {
-          after = i - 1;
-          set();
-        },
+        set,
       );
       const which = select(
         "from",
         otherNames.map(([name]) => name),
-        (i) => {
-          other = i;
-          set();
-        },
-        other,
+        set,
+        Math.min(OTHER, otherNames.length - 1),
       );
       boxes.push(() => {
-        if (!state.classToken) {
-          where.lastChild.value = 0;
-          after = -1;
-        }
+        where.lastChild.value = (state.classToken?.after ?? -1) + 1;
+        if (state.classToken) which.lastChild.value = state.classToken.other;
       });
       tokenSet.replaceChildren(
         make("legend", {}, "Class token from another image"),
@@ -761,13 +782,14 @@
       );
     }
 
-    const count = button("Count on 200 test images", () => {
+    const count = button("Count", () => {
       stop?.();
       counted.textContent = "Counting …";
       const model = { config: state.model.config, parameters: state.model.parameters };
       const inputs = images.pixels.map((pixels) => lab.normalize(pixels, state.model));
       stop = lab.start(
-        { kind: "count", model, images: inputs, labels: images.labels, broken: lab.broken(math) },
+        lab.count,
+        { model, images: inputs, labels: images.labels, broken: lab.broken(math) },
         ({ done, right, error }) => {
           if (error) counted.textContent = `The worker failed: ${error}`;
           else if (done < inputs.length)
@@ -856,9 +878,9 @@
           { logits: true },
         ),
       );
+      count.textContent = `Count on ${images.pixels.length} images`;
       count.disabled = !images.labels;
-      if (!images.labels)
-        counted.textContent = "The page has no test images of photographs to count on.";
+      if (!images.labels) counted.textContent = "These images have no labels to count by.";
     };
     return element;
   }
@@ -872,9 +894,11 @@
       head = -1; // -1: the last, the mean
     const controls = make("div", { class: "lab-tools" }),
       tokens = make("div", { class: "lab-tools" });
-    const said = make("p", { "aria-live": "polite" }),
+    const said = make("p", { "aria-live": "polite", class: "lab-answer" }),
       stream = make("div"),
       lens = make("div"),
+      pair = make("div"),
+      largest = make("span"),
       warning = make("div");
     const first = () =>
       state.model.config.distilled ? ["class token", "distillation token"] : ["class token"];
@@ -893,6 +917,13 @@
     );
     let built = "",
       row = [];
+    lookAt = (wantedLayer, wantedHead) => {
+      [layer, head] = [wantedLayer, wantedHead];
+      [...controls.children].forEach((each, i) => {
+        each.lastChild.value = i ? head + 1 : layer;
+      });
+      views.Look();
+    };
 
     function build({ depth, num_heads }) {
       const key = `${depth} ${num_heads} ${first().length}`;
@@ -952,21 +983,88 @@
       );
     };
     function tell() {
-      const best = argmax(row),
+      const best = math.best(row),
         the = (token) => (token === query ? "itself" : `the ${label(token)}`);
       said.textContent =
         `Layer ${layer + 1}, ${head < 0 ? "mean of heads" : `head ${head + 1}`}: ` +
         `the ${label(query)} takes most from ${the(best)} (${percent(row[best])})` +
         (at === null || at === best ? "." : `, and ${percent(row[at])} from ${the(at)}.`);
-      if (at !== null && head >= 0) said.append(" ", pairing());
+      pair.replaceChildren(head < 0 ? chooseHead : pairing(at ?? best));
     }
-    /* How a weight comes about: the product of a query and a key. */
-    function pairing() {
-      const { logits } = trace.blocks[layer].attention,
+
+    /* How a weight comes about: a query, a key, and their product number by number. */
+    function pairing(key) {
+      const { qkv, attention } = trace.blocks[layer],
         { N } = trace;
-      const logit = logits[(head * N + query) * N + at];
-      return `Their query and key have the product ${signed(logit)} after scaling.`;
+      const { embed_dim: D, num_heads } = state.model.config,
+        width = D / num_heads;
+      const { switches } = state;
+      const part = (token, which) => {
+        const start = (3 * token + which) * D + head * width;
+        return qkv.subarray(start, start + width);
+      };
+      const q = part(query, 0),
+        k = part(key, switches.has("oneProjection") ? 0 : 1);
+      const products = q.map((x, d) => x * k[d]),
+        most = (...numbers) => Math.max(...numbers.map(Math.abs)) || 1;
+      const logit = attention.logits[(head * N + query) * N + key];
+      const line = (name, numbers, scale, color) => {
+        const edge = (x) => (50 - (50 * Math.max(0, x)) / scale).toFixed(1); // from the top
+        return make(
+          "tr",
+          {},
+          make("th", { scope: "row" }, name),
+          make(
+            "td",
+            {},
+            make(
+              "div",
+              {
+                role: "img",
+                class: "lab-vector",
+                style: `color: ${color}`,
+                "aria-label": [...numbers].map((x) => signed(x)).join(", "),
+              },
+              ...[...numbers].map((x) =>
+                make("i", { style: `clip-path: inset(${edge(x)}% 0 ${edge(-x)}%)` }),
+              ),
+            ),
+          ),
+        );
+      };
+      const sum = signed(products.reduce((all, x) => all + x, 0));
+      return make(
+        "div",
+        {},
+        make(
+          "table",
+          { class: "lab-pair" },
+          make("caption", {}, `Where the ${percent(row[key])} come from: ${width} numbers each`),
+          make(
+            "tbody",
+            {},
+            line(`query of the ${label(query)}`, q, most(...q, ...k), "var(--lab-query)"),
+            line(`key of the ${label(key)}`, k, most(...q, ...k), "var(--lab-key)"),
+            line("products", products, most(...products), "var(--lab-attention)"),
+          ),
+        ),
+        make(
+          "p",
+          { class: "lab-small" },
+          `The products’ sum is ${sum}` +
+            (switches.has("noScaling")
+              ? ", the logit"
+              : `; divided by √${width} it is ${signed(logit)}, the logit`) +
+            `. Softmax over all ${N} ${switches.has("wrongAxis") ? "queries" : "keys"} ` +
+            "turns logits into weights.",
+        ),
+      );
     }
+    const chooseHead = make(
+      "p",
+      { class: "lab-small" },
+      "Choose a head, and you see the query and the key that its weight comes from.",
+    );
 
     const size = (x, start, length) => Math.hypot(...x.subarray(start, start + length));
     function sizes() {
@@ -1041,7 +1139,7 @@
       const cell = (logits, goal) => {
         const p = Float64Array.from(logits);
         math.softmax(p, 0, p.length);
-        const best = argmax([...p]);
+        const best = math.best(p);
         return make(
           "td",
           { class: "lab-length" },
@@ -1091,6 +1189,7 @@
         cell.setAttribute("aria-selected", place + from === query);
         cell.style.setProperty("--share", Math.sqrt(row[place + from] / most).toFixed(3)); // its area
       });
+      largest.textContent = percent(most);
       [...tokens.children].forEach((each, token) => {
         each.setAttribute("aria-pressed", token === query);
         each.textContent = `${first()[token]} ${percent(row[token])}`;
@@ -1116,35 +1215,48 @@
             { class: "lab-small" },
             "A dot’s area is the ",
             word("weight", "attention"),
-            " that the chosen token gives to the patch. Choose a patch, or a token here:",
+            " that the chosen token gives to the patch, ",
+            largest,
+            " the largest. Choose a patch, or a token here:",
           ),
           tokens,
         ),
-        make("div", { class: "lab-right" }, controls, said, lens, stream),
+        make("div", { class: "lab-right" }, controls, said, pair, lens, stream),
       ),
     );
   }
 
   // ---- the page ----
 
-  /* Begin with what a link to a question of the page takes away, as chapters have it. */
-  function ask() {
-    const name = QUESTIONS[location.hash.slice(1)];
-    if (!name || !state.model) return;
+  /* Begin as a link to a question of the page wants it. */
+  async function ask() {
+    const asked = QUESTIONS[location.hash.slice(1)];
+    if (!asked) return;
+    const { view = "Break", model = 0, switches, silenced, exchanged, image, look, learn } = asked;
+    models.choose(model);
+    await chooseModel(model);
     lab.mend();
-    state.switches.add(name);
-    open("Break");
-    update();
+    if (switches) state.switches.add(switches);
+    if (silenced) state.silenced.add(silenced);
+    if (exchanged) exchange(exchanged, OTHER);
+    if (learn) lab.chooseLearning(...learn);
+    if (image) images.choice.choose(image);
+    open(view);
+    if (image) setImage(images.few[image]);
+    else update();
+    if (look) lookAt(...look);
     root.scrollIntoView({ behavior: "instant" });
   }
 
-  const TABS = { Run: runView, Break: breakView, Look: lookView, Learn: lab.learnView };
+  const TABS = { Run: runView, Break: breakView, Look: lookView };
+  if (lab.learnView) TABS.Learn = lab.learnView;
   const names = Object.keys(TABS);
+  const idOf = (name) => `${root.id}-${name}`;
   const tabs = names.map((name) =>
     button(name, () => open(name), {
       role: "tab",
-      id: `lab-tab-${name}`,
-      "aria-controls": `lab-${name}`,
+      id: `${idOf(name)}-tab`,
+      "aria-controls": idOf(name),
     }),
   );
   const list = make(
@@ -1152,15 +1264,16 @@
     { role: "tablist", "aria-label": "Laboratory", class: "lab-tabs" },
     ...tabs,
   );
+  models.element.hidden = MODELS.length === 1;
   const choices = make("div", { class: "lab-choices" }, models.element, strip);
   const panels = names.map((name) =>
     make(
       "div",
       {
         role: "tabpanel",
-        id: `lab-${name}`,
-        "aria-labelledby": `lab-tab-${name}`,
-        class: "lab-panel",
+        id: idOf(name),
+        "aria-labelledby": `${idOf(name)}-tab`,
+        class: `lab-panel lab-${name}`,
       },
       TABS[name]({ make, button, select, paint, percent, word, CHAPTERS }),
     ),
@@ -1195,4 +1308,7 @@
   });
   Promise.all([chooseModel(0), loaded]).then(ask);
   addEventListener("hashchange", ask);
+  document.addEventListener("click", ({ target }) => {
+    if (location.hash && target.closest?.(`a[href="${location.hash}"]`)) ask(); // once more
+  });
 })();

@@ -1,0 +1,17 @@
+// A laboratory in a notebook: its own element, model and images in place of the page's.
+globalThis.lab ??= {};
+
+lab.own = (root, { book, model, images }) => {
+  const read = ({ header, bytes }) =>
+    lab
+      .inflate(Uint8Array.from(atob(bytes), (each) => each.charCodeAt(0)))
+      .then((bytes) => ({ header, bytes }));
+  Object.assign(lab.files, { model: read(model), images: read(images) });
+  Object.assign(lab, { root, book, models: [["model", "model", "images"]] });
+  root.id ||= `laboratory-${Math.random().toString(36).slice(2)}`;
+  if (document.documentElement.dataset.theme) return; // the book's page knows
+  const [red, green, blue] = getComputedStyle(root)
+    .color.match(/[\d.]+/g)
+    .map(Number);
+  root.style.colorScheme = red + green + blue > 380 ? "dark" : "light"; // by its text
+};
