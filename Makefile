@@ -46,7 +46,7 @@ style: $(stamp)
 format: $(stamp)  ## lay out the code, in chapters too, as the checks want it
 	@$(bin)/ruff format --quiet .
 	@$(bin)/ruff check --quiet --fix .
-	@[ ! -x $(biome) ] || $(biome) check --write book/_static/lab
+	@[ ! -x $(biome) ] || $(biome) check --write
 
 lab: $(stamp)  ## open the chapters in JupyterLab
 	@$(bin)/jupyter lab --notebook-dir=notebooks

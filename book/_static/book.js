@@ -157,7 +157,10 @@ function putLast(chapter) {
     const mark = document.createComment("");
     const heading = details.closest("section").querySelector("h3");
     details.before(mark);
-    undo.push(() => (mark.replaceWith(details), (details.open = false)));
+    undo.push(() => {
+      mark.replaceWith(details);
+      details.open = false;
+    });
     details.open = true;
     if (!heading) continue;
     const title = document.createElement("h3");
