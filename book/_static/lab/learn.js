@@ -238,14 +238,8 @@ lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
     };
   }
   const loss = chart("Loss of a batch", "var(--lab-after)", 0, 2.5, (y) => y.toFixed(2));
-  const accuracy = chart("Right on 297 held-out digits", "var(--lab-ok)", 0, 1, percent, 0.9);
-  const rate = chart(
-    "Learning rate",
-    "var(--lab-second)",
-    0,
-    1,
-    (y) => `${(100 * y).toFixed(0)} % of the peak`,
-  );
+  const accuracy = chart("Held-out digits right", "var(--lab-ok)", 0, 1, percent, 0.9);
+  const rate = chart("Rate, of its peak", "var(--lab-second)", 0, 1, percent);
   const charts = [loss, accuracy, rate];
   const said = make("p", { "aria-live": "polite", class: "lab-answer" });
   const gray = make("p", { class: "lab-small" });
@@ -365,8 +359,9 @@ lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
       {},
       "A new model of random weights learns 1,500 handwritten digits of 8\u00a0×\u00a08 pixels: ",
       word("patches", "tokens-and-positions"),
-      " of 2\u00a0×\u00a02, 17 tokens of 32 numbers. Change one thing and let it learn " +
-        "again: the same random start has the same first weights and the same batches.",
+      " of 2\u00a0×\u00a02, 17 tokens of 32 numbers; 297 others are held out. " +
+        "Change one thing and let it learn again: the same random start has the same first " +
+        "weights and the same batches.",
     ),
     make("div", { class: "lab-settings" }, ...controls),
     make(
