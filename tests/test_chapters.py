@@ -7,6 +7,8 @@ from chapters import NAMES, NOTEBOOKS
 from form import exercises, faults
 from nbformat.v4 import new_markdown_cell, new_output
 
+NEXT = r"\na = 0"  # one more line, in a notebook's JSON
+
 
 @pytest.mark.parametrize("name", NAMES)
 def test_form(name):
@@ -58,6 +60,8 @@ def test_an_example_without_a_fault(example):
         ('"execution_count": 3', '"execution_count": null', "not run top to bottom"),
         ('"execution_count": 3', '"execution_count": 7', "not run top to bottom"),
         ('"a = None"', '"a = 0"', "edited since it ran: `make execute CH=04`"),
+        ('"a = None"', f'"a = None{60 * NEXT}"', "61 > 60 open lines"),
+        ('import plot"', f'import plot{20 * NEXT}"', "22 > 20 open lines"),
         ('"exercise', '"nbval-ignore-output", "exercise', "nbval compares"),
         ('"stdout"', '"stderr"', "stderr without"),
         ("image/svg+xml", "text/html", "no picture"),

@@ -117,7 +117,13 @@ def faults_of_code(notebook, number):
         for name in names:
             if explained_in(name) > (number or 99):  # 0 is compared with the package
                 yield cell, f"imports {name}, which no chapter so far explains"
-        for line in code.splitlines():
+        lines = code.splitlines()
+        drawn = "'image/" in str(cell.get("outputs"))
+        most = 20 if drawn else 60  # longer ones are split, or folded
+        folded = tagged(cell, "hide-input") or chapters.listings(cell)
+        if len(lines) > most and not folded:
+            yield cell, f"{len(lines)} > {most} open lines: split it, or tag hide-input"
+        for line in lines:
             if len(line) > 76:
                 yield cell, f"{len(line)} > 76 characters: {line}"
 
