@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,9 @@ TOO_WIDE = """() => {
     if (!box || box.contains(document.querySelector('article')))
       wide.push(element.outerHTML.slice(0, 100));
   }
+  for (const command of document.querySelectorAll('article .highlight-bash pre'))
+    if (command.scrollWidth > command.clientWidth + 1)
+      wide.push(command.textContent.slice(0, 60));
   return wide;
 }"""
 
@@ -75,6 +79,9 @@ SMALL = """() => {
     if (parseFloat(getComputedStyle(element).fontSize) < least)
       small.push(node.data.trim().slice(0, 40));
   }
+  for (const text of document.querySelectorAll('#vit-overview text'))
+    if (text.getScreenCTM().a * parseFloat(getComputedStyle(text).fontSize) < 10)
+      small.push(text.textContent);
   return small;
 }"""
 
@@ -254,6 +261,17 @@ def test_outputs_keep_a_distance_and_are_no_inputs(browser, site, page):
         assert tab.locator(".output.stream").first.evaluate(ground) != entry
 
 
+def test_checks_of_exercises_and_long_imports_are_folded():
+    for page in (BLOCK, TRAINING):
+        checks = soup(page).select("article .cell.tag_exercise-check")
+        assert checks
+        for cell in checks:
+            assert cell.select_one("details.hide > summary").p.text == "Check"
+        for code in soup(page).select("article .cell > .cell_input"):
+            lines = code.get_text().strip().splitlines()
+            assert not lines[0].startswith(("import ", "from ")) or len(lines) < 25
+
+
 # ---- edges ----
 
 
@@ -272,6 +290,7 @@ def test_code_on_a_phone_wraps_and_stays_what_it_is(browser, site):
         wide = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).length"
         assert inputs.evaluate_all(wide) == 0
         texts = inputs.evaluate_all("all => all.map(e => e.textContent)")
+        assert tab.locator("article pre wbr").count() > 0  # lines break before dots
     written = [part.get_text() for part in soup(BLOCK).select(".cell_input pre")]
     assert texts == written
 
@@ -503,6 +522,7 @@ def test_paper_shows_everything_from_the_dark_theme_too(browser, site, page):
         assert tab.evaluate(HIDDEN) == []
         assert tab.locator("article h1").inner_text()[0].isdigit()
         assert not tab.locator("#jb-print-docs-body").is_visible()
+        assert not tab.locator(".tag_exercise-check").first.is_visible()
         breaks = "all => [...new Set(all.map(e => getComputedStyle(e).breakInside))]"
         for name, wanted in (("figure", "avoid"), ("table", "auto")):
             assert tab.locator(f"article {name}").evaluate_all(breaks) == [wanted]
@@ -544,4 +564,7 @@ def test_book_becomes_one_pdf_whose_links_stay_inside_or_lead_to_the_published_o
     home = config["sphinx"]["config"]["html_baseurl"]
     assert f"({home}notebooks/".encode() in pdf
     assert f"({home}{BLOCK}.html".encode() not in pdf
+    numbers = runpy.run_path(str(ROOT / "tools" / "pdf.py"))["numbers"](pdf)
+    first = numbers[f"{home}{BLOCK}.html"]
+    assert 3 < first < numbers[f"{home}{BLOCK}.html#summary"] and b"(Contents)" in pdf
     assert b"/Outlines" in pdf and b"file://" not in pdf

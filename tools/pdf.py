@@ -3,12 +3,15 @@
 pdf.py [FILE [PAGE ...]]      as in: pdf.py two.pdf book/index.html book/notation.html
 
 All pages become one, so that pages are numbered through and links between them stay
-inside it. Other links lead to the published book.
+inside it. Other links lead to the published book. The contents behind the first page
+name the pages of paper, which a first print tells.
 """
 
 import os
+import re
 import shutil
 import sys
+from itertools import chain
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -45,6 +48,41 @@ ADD = """async ([address, taken]) => {
   (taken ? document.body : chapter).style.page = `chapter-${number}`;
   return name;
 }"""
+# The contents: a list for each part of the book, numbers of pages still to come.
+LIST = """parts => {
+  const contents = document.createElement('section');
+  contents.innerHTML = `<h1>Contents</h1><style>
+    .contents { page: contents; }
+    .contents ol { max-width: none; padding: 0; }
+    .contents li { display: flex; gap: .5em; list-style: none; }
+    .contents a { text-decoration: none; }
+    .contents a::after { content: none; }
+    .contents i { flex: 1; border-bottom: 1px dotted; margin-bottom: .4em; }
+    .contents b { min-width: 2.5em; text-align: right; font-weight: 400; }
+    </style>`;
+  contents.className = 'contents';
+  for (const [caption, addresses] of parts) {
+    const list = document.createElement('ol');
+    for (const address of addresses) {
+      const chapter = document.getElementById(address);
+      const title = chapter.querySelector('h1').cloneNode(true);
+      title.querySelector('.headerlink')?.remove();
+      const entry = document.createElement('li');
+      entry.innerHTML = '<a></a><i></i><b>000</b>';
+      entry.firstChild.href = address;
+      entry.firstChild.textContent = title.textContent.trim();
+      list.append(entry);
+    }
+    const heading = document.createElement('h2');
+    heading.textContent = caption;
+    contents.append(heading, list);
+  }
+  document.querySelector('article > section').after(contents);
+}"""
+NUMBER = """pages => document.querySelectorAll('.contents li').forEach(entry => {
+  const place = decodeURIComponent(entry.firstChild.hash.slice(1));
+  entry.lastChild.textContent = pages[place];
+})"""
 JOIN = """() => {
   for (const link of document.querySelectorAll('article a[href]')) {
     const address = link.getAttribute('href');
@@ -61,14 +99,32 @@ SETTLED = """document.fonts.ready.then(() => new Promise(
 
 
 def in_toc():
-    """Return the addresses of the pages in _toc.yml, in its order."""
+    """Return the first page's address, and those of each part by its caption."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text(encoding="utf-8"))
-    chapters = [c["file"] for part in toc["parts"] for c in part["chapters"]]
-    return [f"{name}.html" for name in (toc["root"], *chapters)]
+    parts = {
+        part["caption"]: [f"{chapter['file']}.html" for chapter in part["chapters"]]
+        for part in toc["parts"]
+    }
+    return f"{toc['root']}.html", parts
+
+
+def numbers(pdf):
+    """Return the page of each place that a link of Chromium's PDF leads to, from 1."""
+    found = re.findall(rb"(\d+) 0 obj\s*<</Type /Page\s", pdf)
+    order = {page: i for i, page in enumerate(sorted(found, key=int), start=1)}
+    places = re.findall(rb"/(\S+) \[(\d+) 0 R /XYZ", pdf)
+    return {
+        unquote(unquote(name.decode().replace("#", "%"))): order[page]
+        for name, page in places
+    }
 
 
 def write(out, pages):
     """Print pages of the built book into the file ``out``."""
+    parts = [
+        (caption, [page for page in its if page in pages[1:]])
+        for caption, its in in_toc()[1].items()
+    ]
     found = map(shutil.which, filter(None, [os.environ.get("CHROMIUM"), *BROWSERS]))
     program = next(filter(None, found), None)
     if program is None:
@@ -93,6 +149,9 @@ def write(out, pages):
         tab.goto(home + pages[0])
         for page in pages:
             last = tab.evaluate(ADD, [home + page, page == pages[0]])
+        tab.evaluate("title => document.title = title", config["title"])
+        whole = [[name, [home + page for page in its]] for name, its in parts if its]
+        tab.evaluate(LIST, whole)
         tab.evaluate(JOIN)
         tab.evaluate(DRAW)
         tab.evaluate(TYPESET)
@@ -100,13 +159,14 @@ def write(out, pages):
         # What paper moves has to move before Chromium counts the pages.
         tab.emulate_media(media="print")
         tab.evaluate(SETTLED)
-        tab.pdf(
-            path=out,
+        paper = dict(
             format="A4",
             outline=True,
             tagged=True,
             margin=dict(top="16mm", bottom="18mm", left="15mm", right="15mm"),
         )
+        tab.evaluate(NUMBER, numbers(tab.pdf(**paper)))
+        tab.pdf(path=out, **paper)
         browser.close()
     if last.isascii() and f"/Title ({last})".encode() not in Path(out).read_bytes():
         sys.exit(f"{program} left out the end of the book")
@@ -114,5 +174,6 @@ def write(out, pages):
 
 if __name__ == "__main__":
     target = sys.argv[1] if sys.argv[1:] else HTML / "vision-transformers.pdf"
-    write(target, sys.argv[2:] or in_toc())
+    first, chapters = in_toc()
+    write(target, sys.argv[2:] or [first, *chain.from_iterable(chapters.values())])
     print(f"The PDF: {target}")

@@ -1,4 +1,4 @@
-"""Sphinx extension: what makes tables, figures and citations easier to read."""
+"""Sphinx extension: what makes code, tables, figures and citations easier to read."""
 
 import re
 from pathlib import Path
@@ -9,6 +9,7 @@ NUMBER = re.compile(
     r"[-+−±]?[\d.,\s]*\d[\d.,]*\s*(±\s*[\d.]+)?\s*(%|k|M|MB|s|min|h|×)?"
 )
 CITED = re.compile(r"(.+?)(?: et al\.| and .+?)? \((\d{4})\w?\)")
+MANY_LINES = 24
 ROLES = (
     (r' role="doc-biblioentry"', ""),  # deprecated
     (r'<div role="list" (class="citation-list")', r"<div \1"),
@@ -16,6 +17,23 @@ ROLES = (
     (r'<summary aria-label="[^"]*">', "<summary>"),  # it has words
     (r"<th([^>]*)><p></p></th>", r"<td\1></td>"),  # a heading that says nothing
 )
+
+
+def fold(app, doctree):
+    """Fold what is no reading matter: checks of exercises, and long lists of imports.
+
+    Code that only draws is folded by its own tag, ``hide-input``.
+    """
+    for cell in doctree.findall(nodes.container):
+        if cell.get("nb_element") != "cell_code" or cell.get("hide_mode"):
+            continue
+        code = cell.children[0].astext()
+        imports = re.match(r"(import|from) ", code) and code.count("\n") >= MANY_LINES
+        if imports or "exercise-check" in cell["cell_metadata"].get("tags", []):
+            what = "imports" if imports else "check"
+            cell["hide_mode"] = "input"
+            cell["prompt_show"] = what.capitalize()
+            cell["prompt_hide"] = f"Hide the {what}"
 
 
 def align_numbers(app, doctree, page):
@@ -79,6 +97,7 @@ def lead_to_sources(app, doctree, page):
 
 def setup(app):
     """Connect to the build."""
+    app.connect("doctree-read", fold)
     app.connect("doctree-resolved", align_numbers)
     app.connect("doctree-resolved", measure_figures)
     app.connect("html-page-context", mend_roles)

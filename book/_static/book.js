@@ -47,13 +47,16 @@ const PHONE = matchMedia("(max-width: 600px)");
 const CODE = "article div:not(.output) > div.highlight > pre:not(:has(> .line))";
 
 /* Pygments closes its spans at the end of each line. The indent leaves the flow, for a
-   line would break there; that of a docstring is inside its span, and stays. */
+   line would break there; that of a docstring is inside its span, and stays. A
+   chain of calls may break before a dot, rather than in a word. */
 function hang(code) {
   const texts = code.textContent.split("\n");
   const lines = code.innerHTML.split("\n").map((line, i) => {
     const [indent, outside] = [texts[i], line].map((part) => part.search(/[^ ]|$/));
     const style = `--indent: ${indent}ch; --inside: ${indent - outside}ch`;
-    const taken = line.replace(/^ +/, '<span class="indent">$&</span>');
+    const taken = line
+      .replace(/^ +/, '<span class="indent">$&</span>')
+      .replace(/(?<=[)\]]<\/span>)<span class="o">\.</g, "<wbr>$&");
     return `<span class="line" style="${style}">${taken}\n</span>`;
   });
   code.innerHTML = (texts.at(-1) ? lines : lines.slice(0, -1)).join("");
@@ -77,6 +80,7 @@ function draw(image) {
   svg.setAttribute("role", "img");
   svg.setAttribute("aria-label", image.alt);
   const width = Number(image.getAttribute("width"));
+  svg.style.setProperty("--width", width);
   svg.style.width = `max(100%, ${Math.round(0.75 * width)}px)`; // text of 10.5 px
   svg.style.maxWidth = `${width}px`;
   image.replaceWith(svg);
