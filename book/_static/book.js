@@ -62,6 +62,15 @@ function hang(code) {
   code.innerHTML = (texts.at(-1) ? lines : lines.slice(0, -1)).join("");
 }
 
+/* Commands wrap at any width, and never within an option. */
+function hangCommand(code) {
+  code.innerHTML = code.innerHTML.replace(
+    /(?<=[\s>])[\w.]*-[\w-]+/g,
+    '<span class="option">$&</span>',
+  );
+  hang(code);
+}
+
 function wrap() {
   if (PHONE.matches) document.querySelectorAll(CODE).forEach(hang);
 }
@@ -227,6 +236,7 @@ addEventListener("DOMContentLoaded", () => {
   document.addEventListener("click", openLarge);
   name();
   print();
+  document.querySelectorAll("article .highlight-bash pre").forEach(hangCommand);
   wrap();
   PHONE.addEventListener("change", wrap);
   watch();
