@@ -63,10 +63,11 @@ def attention_maps(
 
 
 def attention_rollout(model: nn.Module, images: Tensor, *, query: int = 0) -> Tensor:
-    """Return which patches one token is made of, all layers together.
+    """Return how rollout shares one token out among the patches.
 
     Each layer mixes the tokens half and half: what they attend to (a mean
-    over heads), and themselves, for the residual connection.
+    over heads), and themselves, for the residual connection. Values and
+    MLPs are left out.
 
     Args:
         model, images, query: as in ``attention_maps``.
