@@ -1,5 +1,6 @@
 """Studies with small records: what they run, and that the records are theirs."""
 
+import copy
 import json
 import os
 from dataclasses import replace
@@ -7,11 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments import cifar10, fashion_mnist, settings
+from experiments import cifar10, fashion_mnist, published, settings
 from experiments.command import MODULES, main
 from experiments.students import both_learn_the_labels, measure
 from vitutils.data import DATA, load
 from vitutils.deit import DistilledVisionTransformer
+from vitutils.vit import VisionTransformer
 
 
 @pytest.fixture
@@ -117,7 +119,7 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 def test_every_study_is_one_of_the_command():
     others = {"distillation", "distillation_long", "fashion_mnist"}
-    others |= {"settings", "trails", "wirings"}
+    others |= {"published", "settings", "trails", "wirings"}
     assert MODULES.keys() == {*cifar10.STUDIES, *others}
 
 
@@ -198,3 +200,56 @@ def test_the_other_schedules_climb_as_the_first():
     period = 2 * settings.EPOCHS
     assert rates[1][10:80:period] == pytest.approx([1.0] * len(rates[1][10:80:period]))
     assert rates[1][10 + settings.EPOCHS : 80 : period] == pytest.approx([0.0] * 12)
+
+
+def test_the_record_of_a_published_network_is_of_its_tasks():
+    held = json.loads((DATA / "results" / "published.json").read_text())
+    assert [row["task"] for row in held["runs"]] == published.all_tasks()
+    assert published.SETTINGS.items() <= held["settings"].items()
+
+
+def test_a_photograph_is_given_the_class_of_the_nearest_other_one():
+    places = torch.tensor([[0.0, 0], [0, 1], [5, 5], [5, 6], [0, 2]])
+    assert published.neighbors(places, torch.tensor([0, 0, 1, 1, 1])) == 4
+
+
+def test_each_fold_is_judged_by_a_classifier_that_has_not_seen_it():
+    labels = torch.arange(40) % 2
+    apart = torch.stack((labels, 1 - labels), dim=1).float()
+    assert published.folds(apart, labels) == 40
+    assert published.folds(torch.eye(40), labels) < 30  # learned by heart
+
+
+@pytest.mark.slow(2)
+@pytest.mark.parametrize("arm", ["as loaded", "12 heads", "GELU by tanh", "shuffled"])
+def test_an_arm_changes_what_its_name_says(arm, monkeypatch):
+    made = VisionTransformer(
+        image_size=28,
+        patch_size=14,
+        num_classes=1,
+        embed_dim=24,
+        depth=1,
+        num_heads=6,
+        mlp_dim=8,
+    )
+    asked = {}
+
+    def load_pretrained(path, **given):
+        asked.update(given)
+        return copy.deepcopy(made)
+
+    monkeypatch.setattr(published, "find", lambda name: "path")
+    monkeypatch.setattr(published, "load_pretrained", load_pretrained)
+    model = published.network(arm)
+    assert asked["num_heads"] == (12 if arm == "12 heads" else 6)
+    by_tanh = model.encoder.blocks[0].mlp.act.approximate == "tanh"
+    assert by_tanh == (arm == "GELU by tanh")
+    same = [
+        torch.equal(a, b)
+        for a, b in zip(model.parameters(), made.parameters(), strict=True)
+    ]
+    sorted_same = all(
+        torch.equal(a.flatten().sort().values, b.flatten().sort().values)
+        for a, b in zip(model.parameters(), made.parameters(), strict=True)
+    )
+    assert sorted_same and all(same) == (arm != "shuffled")

@@ -288,7 +288,7 @@ def resize_positions(
     Raises:
         ValueError: there are fewer embeddings than patches.
 
-    Source: Dosovitskiy et al. (2021), section 3.2; bicubic as in DeiT.
+    Source: Dosovitskiy et al. (2021), section 3.2; bicubic as in timm.
     """
     patches = old_grid[0] * old_grid[1]
     if pos_embed.shape[1] < patches:

@@ -1,39 +1,45 @@
-# %% 1 right: whole names
-TORCH = {
-    "attn.qkv.weight": "self_attn.in_proj_weight",
-    "attn.qkv.bias": "self_attn.in_proj_bias",
-    "attn.proj.weight": "self_attn.out_proj.weight",
-    "attn.proj.bias": "self_attn.out_proj.bias",
-    "mlp.fc1.weight": "linear1.weight",
-    "mlp.fc1.bias": "linear1.bias",
-    "mlp.fc2.weight": "linear2.weight",
-    "mlp.fc2.bias": "linear2.bias",
-}
+# %% 1 right: by the numbers of the rows
+def by_part(tensor, num_heads):
+    rows = torch.arange(len(tensor)).view(num_heads, 3, -1)
+    return tensor[rows.permute(1, 0, 2).reshape(-1)]
 
-# %% 1 right: the shortest parts
-TORCH = {
-    "qkv.": "in_proj_",
-    "proj.": "out_proj.",
-    "attn.": "self_attn.",
-    "mlp.fc": "linear",
-}
 
-# %% 1 wrong: the projections of attention are forgotten
-TORCH = {"mlp.fc1": "linear1", "mlp.fc2": "linear2"}
+# %% 1 right: slice by slice
+def by_part(tensor, num_heads):
+    size = len(tensor) // (3 * num_heads)
+    pieces = tensor.split(size)
+    return torch.cat([torch.cat(pieces[part::3]) for part in range(3)])
 
-# %% 1 wrong: one dot too many
-TORCH = {
-    "attn.qkv.": "self_attn.in_proj.",
-    "attn.proj.": "self_attn.out_proj.",
-    "mlp.fc1.": "linear1.",
-    "mlp.fc2.": "linear2.",
-}
 
-# %% 1 wrong: no table
-TORCH = None
+# %% 1 wrong: the way back
+def by_part(tensor, num_heads):
+    return tensor.unflatten(0, (3, num_heads, -1)).transpose(0, 1).flatten(0, 2)
+
+
+# %% 1 wrong: features before heads
+def by_part(tensor, num_heads):
+    return (
+        tensor.unflatten(0, (num_heads, 3, -1))
+        .permute(1, 2, 0, *range(3, 2 + tensor.ndim))
+        .flatten(0, 2)
+    )
+
+
+# %% 1 wrong: the axis is moved, and not merged
+def by_part(tensor, num_heads):
+    return tensor.unflatten(0, (num_heads, 3, -1)).transpose(0, 1)
+
+
+# %% 1 wrong: nothing
+def by_part(tensor, num_heads):
+    return None
+
 
 # %% 1 wrong: hard-coded
-TORCH = {name: "self_attn.in_proj_weight" for name in ("attn", "mlp", "norm")}
+def by_part(tensor, num_heads):
+    order = [0, 1, 2, 3, 12, 13, 14, 15, 4, 5, 6, 7, 16, 17, 18, 19]
+    order += [8, 9, 10, 11, 20, 21, 22, 23]
+    return tensor[order] if len(tensor) == 24 else tensor
 
 
 # %% 2 right: a new layer

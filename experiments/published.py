@@ -1,0 +1,173 @@
+"""What a published network sees in the book's photographs, and what mistakes cost it.
+
+    VITUTILS_WEIGHTS=FOLDER python -m experiments published    # minutes on one core
+
+What chapter 13 asks of weights that have to be downloaded: DINOv2's ViT-S/14, loaded by
+``load_pretrained``, looks at the 103 photographs of ``data/stamps``, 126 pixels wide.
+Each photograph is given the class of the nearest other one.
+
+The analysis, fixed before the runs:
+
+- Read-outs: the class token, and all tokens; distances are Euclidean, nothing is tuned.
+- Controls: pixels of the same size, new weights and each tensor's weights in random
+  places (two seeds each).
+- What no tensor shows, one thing at a time: twice the heads, GELU by tanh, the norms'
+  epsilon ten times as large, two other normalizations of the images.
+- Reported: the photographs that find their class, and the mean cosine of each class
+  token with that of the network as it should be.
+
+Asked after the neighbors of the first three arms had been seen: a linear classifier of
+the class token (of ``experiments.transfer``, its decay as there), five folds; and the
+largest difference of any token from timm's own model with the same file.
+"""
+
+import hashlib
+from functools import cache, partial
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from experiments.record import record
+from experiments.transfer import linear
+from vitutils.data import DATA, load
+from vitutils.engine.published import PUBLISHED, find
+from vitutils.pretrained import load_pretrained
+from vitutils.vit import VisionTransformer
+
+ABOUT = {"published": "DINOv2's ViT-S/14 on the book's photographs, for chapter 13"}
+NAME, SIDE = "dinov2_vits14", 126
+SETTINGS = {"name": NAME, "image_size": SIDE, "photographs": "data/stamps"}
+NORMALIZATIONS = {
+    "normalized by 0.5": ((0.5,) * 3, (0.5,) * 3),
+    "not normalized": ((0.0,) * 3, (1.0,) * 3),
+}
+MISTAKES = ("12 heads", "GELU by tanh", "epsilon 1e-5", *NORMALIZATIONS)
+
+
+def network(arm: str, seed: int = 0) -> VisionTransformer:
+    """Return DINOv2's ViT-S/14 as an arm has it."""
+    torch.manual_seed(seed)
+    heads = 12 if arm == "12 heads" else 6
+    path = str(find(NAME))
+    model = load_pretrained(path, image_size=SIDE, num_classes=1, num_heads=heads)
+    if arm == "new":
+        return VisionTransformer(**model.config).eval()
+    for module in model.modules():
+        if arm == "GELU by tanh" and isinstance(module, nn.GELU):
+            module.approximate = "tanh"
+        if arm == "epsilon 1e-5" and isinstance(module, nn.LayerNorm):
+            module.eps = 1e-5
+    if arm == "shuffled":
+        with torch.no_grad():
+            for value in model.parameters():
+                order = torch.randperm(value.numel())
+                value.copy_(value.flatten()[order].view_as(value))
+    return model
+
+
+@cache
+def photographs(mean: tuple, std: tuple) -> tuple[Tensor, Tensor]:
+    """Return the photographs, (103, 3, 126, 126), and their labels."""
+    held = load(DATA / "stamps", image_size=SIDE)
+    halves = held.train, held.validation
+    images = torch.cat([half.images for half in halves]) / 255
+    mean, std = torch.tensor([mean, std]).view(2, 1, 3, 1, 1)
+    return (images - mean) / std, torch.cat([half.labels for half in halves])
+
+
+@torch.inference_mode()
+def tokens_of(arm: str, seed: int = 0) -> Tensor:
+    """Return what an arm makes of the photographs, (103, tokens, D)."""
+    source = PUBLISHED[NAME]
+    mean, std = NORMALIZATIONS.get(arm, (source.mean, source.std))
+    model, (images, _) = network(arm, seed), photographs(mean, std)
+    found = [model.encoder(model.embeddings(x))[0] for x in images.split(20)]
+    return torch.cat(found)
+
+
+right_tokens = cache(partial(tokens_of, "as loaded"))
+
+
+def neighbors(features: Tensor, labels: Tensor) -> int:
+    """Return how many photographs have their class's as the nearest other one."""
+    apart = torch.cdist(features.flatten(1), features.flatten(1))
+    nearest = apart.fill_diagonal_(torch.inf).argmin(dim=1)
+    return (labels[nearest] == labels).sum().item()
+
+
+def folds(features: Tensor, labels: Tensor, count: int = 5) -> int:
+    """Return how many a linear classifier gets right that learned from other folds."""
+    part = (
+        torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)) % count
+    )
+    right = 0
+    for k in range(count):
+        train, test = part != k, part == k
+        found = linear(
+            features[train].flatten(1), labels[train], features[test].flatten(1)
+        )
+        right += (found == labels[test]).sum().item()
+    return right
+
+
+@torch.inference_mode()
+def difference_from_timm() -> dict:
+    """Return how far the tokens are from timm's at most, and the largest token."""
+    import timm  # a chapter's reader needs it not
+
+    model = timm.create_model(
+        "vit_small_patch14_dinov2", img_size=518, dynamic_img_size=True, num_classes=0
+    )
+    state = load_file(find(NAME))
+    state.pop("mask_token", None)
+    model.float().eval().load_state_dict({k: v.float() for k, v in state.items()})
+    source = PUBLISHED[NAME]
+    images = photographs(source.mean, source.std)[0]
+    theirs = torch.cat([model.forward_features(x) for x in images.split(20)])
+    return {
+        "timm": timm.__version__,
+        "difference": (theirs - right_tokens()).abs().max().item(),
+        "largest": theirs.abs().max().item(),
+    }
+
+
+def look(task: dict) -> dict:
+    """Run one arm; return how many photographs find their class, of how many."""
+    if task["arm"] == "timm":
+        return difference_from_timm()
+    source = PUBLISHED[NAME]
+    images, labels = photographs(source.mean, source.std)
+    results = {"photographs": len(labels)}
+    if task["arm"] == "pixels":
+        right = {"neighbor": neighbors(images, labels), "linear": folds(images, labels)}
+        return results | {"right": right}
+    tokens = tokens_of(task["arm"], task.get("seed", 0))
+    results["right"] = {
+        "neighbor": neighbors(tokens[:, 0], labels),
+        "neighbor, all tokens": neighbors(tokens, labels),
+        "linear": folds(tokens[:, 0].clone(), labels),
+    }
+    if task["arm"] in MISTAKES:
+        same = F.cosine_similarity(tokens[:, 0], right_tokens()[:, 0])
+        results["cosine"] = round(same.mean().item(), 4)
+    return results
+
+
+def all_tasks() -> list[dict]:
+    """Return the tasks of all arms."""
+    arms = [{"arm": arm} for arm in ("pixels", "as loaded", *MISTAKES)]
+    arms += [{"arm": a, "seed": s} for a in ("new", "shuffled") for s in (0, 1)]
+    return [*arms, {"arm": "timm"}]
+
+
+def perform(name: str, *, command: str, workers: int | None = None) -> Path:
+    """Run all arms; return the record's path."""
+    path = DATA / "results" / f"{name}.json"
+    file = find(NAME)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    settings = SETTINGS | {"file": file.name, "sha256": digest}
+    record(path, all_tasks(), look, settings=settings, command=command, workers=workers)
+    return path
