@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from vitutils.data import load
+from vitutils.data.datasets import HeldOut
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.distill import ConvNet
 from vitutils.engine import checkpoints
@@ -20,6 +21,7 @@ from vitutils.engine.checkpoints import (
     is_checkpoint,
     load_model,
     load_state,
+    read_held_out,
     read_preprocessing,
     save_model,
     save_state,
@@ -154,6 +156,43 @@ def test_a_checkpoint_that_tells_nonsense_of_its_images_is_named(tmp_path, model
     with pytest.raises(ValueError, match=f"{path} says of its images") as caught:
         read_preprocessing(path, model.config)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "{",
+        "[" * 100_000,
+        *map(
+            json.dumps,
+            (
+                [],
+                {"images": 3},
+                {"images": 3, "files": {}},
+                {"images": 1, "files": {"a": "1"}},
+                {"images": "3", "files": {"a": "1"}},
+                {"images": 3, "files": 1},
+                {"images": 3, "files": {"a": "1"}, "\x1b[2J" * 1000: 1},
+            ),
+        ),
+    ],
+)
+def test_a_checkpoint_that_tells_nonsense_of_what_was_held_out_is_named(
+    model, tmp_path, said
+):
+    path = tmp_path / "model.safetensors"
+    save_file(model.state_dict(), path, {"held_out": said})
+    with pytest.raises(ValueError, match=f"{path} says of the images held") as caught:
+        read_held_out(path)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 600
+
+
+def test_what_was_held_out_comes_back(model, tmp_path):
+    path, held_out = tmp_path / "model.safetensors", HeldOut(3, {"a": "1", "b": "2"})
+    save_model(model, path, held_out=held_out)
+    assert read_held_out(path) == held_out
+    save_model(model, path)
+    assert read_held_out(path) is None
 
 
 def test_a_run_keeps_what_its_data_tells(tmp_path, root):

@@ -13,7 +13,7 @@ from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
 from vitutils.engine import exported
 from vitutils.engine.checkpoints import load_model, save_model
-from vitutils.engine.exported import load_exported
+from vitutils.engine.exported import export, held_out_of, load_exported
 from vitutils.vit import VisionTransformer
 
 close = torch.testing.assert_close
@@ -62,6 +62,51 @@ def test_a_file_answers_batches_of_any_size(tmp_path, capsys, kind, cls):
         path.name,
         f"{path.name}.json",
     }
+
+
+def test_a_small_file_is_written_and_its_difference_told(tmp_path, monkeypatch):
+    weights = small(tmp_path / "best.safetensors", ConvNet)
+    path = tmp_path / "a.torchscript"
+    assert export(weights, path, kind="torchscript") < 1e-5
+    images = torch.randn(7, 3, 16, 16)
+    with torch.inference_mode():
+        close(torch.jit.load(path)(images), weights.model(images))
+    about = json.loads((tmp_path / "a.torchscript.json").read_text())
+    assert about["input"] == ["batch", 3, 16, 16]
+
+    def write(model, images, path):
+        path.write_bytes(b"nearly right")
+        return lambda images: model(images) - 5e-5 * (len(images) == 1)
+
+    monkeypatch.setitem(exported.WRITERS, "torchscript", write)
+    told = export(weights, path, kind="torchscript")
+    assert told == pytest.approx(5e-5, rel=0.1)
+
+
+def test_an_onnx_file_is_a_model_with_its_preprocessing(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    _, wanted = small(tmp_path / "best.safetensors")
+    weight = torch.randn(3 * 16 * 16, len(CLASSES))
+    kind = onnx.TensorProto.FLOAT
+    graph = onnx.helper.make_graph(
+        [
+            onnx.helper.make_node("Flatten", ["images"], ["pixels"]),
+            onnx.helper.make_node("MatMul", ["pixels", "weight"], ["logits"]),
+        ],
+        "linear",
+        [onnx.helper.make_tensor_value_info("images", kind, ["batch", 3, 16, 16])],
+        [onnx.helper.make_tensor_value_info("logits", kind, ["batch", len(CLASSES)])],
+        [onnx.numpy_helper.from_array(weight.numpy(), "weight")],
+    )
+    opset = onnx.helper.make_opsetid("", 17)
+    made = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.save(made, path := tmp_path / "linear.onnx")
+    about = {"preprocessing": json.loads(wanted.to_json())}
+    (tmp_path / "linear.onnx.json").write_text(json.dumps(about))
+    model, told = load_exported(path)
+    images = torch.randn(5, 3, 16, 16)
+    close(model(images), images.flatten(1) @ weight, atol=1e-4, rtol=1e-4)
+    assert told == wanted and held_out_of(path) is None
 
 
 @pytest.mark.slow(6)

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from vitutils.deit import DistilledVisionTransformer
+from vitutils.distill import ConvNet
 from vitutils.engine.fine_tuning import balanced_cross_entropy, freeze, layer_groups
 from vitutils.train import parameter_groups
 from vitutils.vit import VisionTransformer
@@ -43,6 +44,12 @@ def test_what_is_frozen_is_in_no_group():
     groups = layer_groups(model, 0.05, lr=1.0, layer_decay=0.5)
     learning = {id(p) for group in groups for p in group["params"]}
     assert learning == {*map(id, model.head.parameters())}
+
+
+def test_a_model_without_layers_has_no_groups_of_them():
+    net = ConvNet(in_channels=1, num_classes=2)
+    with pytest.raises(ValueError, match="is for a vit or deit: ConvNet"):
+        layer_groups(net, 0.05, lr=1.0, layer_decay=0.5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])

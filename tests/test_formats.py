@@ -459,9 +459,11 @@ def test_a_backbone_of_transformers_without_a_head(tmp_path):
     [
         ({"hidden_act": "gelu_new"}, "its hidden_act is gelu_new, ours gelu"),
         ({"qkv_bias": False}, "its qkv_bias is False, ours True"),
+        ({"use_swiglu_ffn": True}, "its use_swiglu_ffn is True, ours False"),
         ({"model_type": "beit"}, "it is a beit, none of vit, deit"),
         ({"num_attention_heads": 0}, "its num_attention_heads is 0"),
         ({"image_size": [32]}, "its image_size is"),
+        ({"image_size": [32, 0]}, "its image_size is"),
         ({"layer_norm_eps": math.inf}, "its layer_norm_eps is inf"),
     ],
 )
@@ -483,6 +485,18 @@ def test_images_that_ours_are_not_are_named(tmp_path, changes, said):
     folder = folder_of(tmp_path, {"a": torch.ones(1)}, CONFIG, IMAGES | changes)
     with pytest.raises(ValueError, match=f"does not say how images are made .*{said}"):
         preprocessing_of(folder)
+
+
+def test_images_are_cropped_where_a_processor_crops_them_alone(tmp_path):
+    images = IMAGES | {"do_center_crop": False}
+    told = preprocessing_of(folder_of(tmp_path, {"a": torch.ones(1)}, CONFIG, images))
+    assert (told.image_size, told.crop) == ((40, 40), 1.0)
+
+
+def test_images_are_normalized_where_a_processor_normalizes_them_alone(tmp_path):
+    images = IMAGES | {"do_normalize": False}
+    told = preprocessing_of(folder_of(tmp_path, {"a": torch.ones(1)}, CONFIG, images))
+    assert (told.mean, told.std) == ((0.0,) * 3, (1.0,) * 3)
 
 
 def test_a_folder_that_lacks_a_file_is_named(tmp_path):
@@ -573,6 +587,11 @@ def test_a_folder_of_timm(tmp_path):
     folder = folder_of(tmp_path, theirs, config)
     same(load_pretrained(folder), theirs, 224)
     assert preprocessing_of(folder).std == (0.2, 0.2, 0.2)
+    own = {"model_args": {"img_size": 224, "num_classes": 3, "in_chans": 3}}
+    same(load_pretrained(folder_of(tmp_path, theirs, config | own)), theirs, 224)
+    own["model_args"]["depth"] = 12
+    with pytest.raises(ValueError, match="arguments of its own: depth"):
+        load_pretrained(folder_of(tmp_path, theirs, config | own))
     for kind in ("vit_base_patch16_rpn_224", "resnet18"):
         (tmp_path / "config.json").write_text(
             json.dumps(config | {"architecture": kind})

@@ -21,7 +21,7 @@ from torchvision.models import VisionTransformer as TorchvisionViT
 from vitutils.data import download
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.engine.checkpoints import save_model
-from vitutils.engine.published import PUBLISHED, Published
+from vitutils.engine.published import PUBLISHED, Published, fault, file_name
 from vitutils.pretrained import (
     at_image_size,
     convert,
@@ -648,6 +648,15 @@ def test_a_published_file_is_fetched_once(site, tmp_path, capsys):
     close(again(photos(224)), expected(photos(224)))
 
 
+def test_counters_are_no_fault_of_a_published_file(tmp_path):
+    """As of BatchNorm in torchvision's; what is no weight at all is one."""
+    path = tmp_path / "w.pth"
+    saved({"bn1.num_batches_tracked": torch.tensor(3)}, path)
+    assert fault(path) is None
+    saved({"bn1.num_batches_tracked": 3}, path)
+    assert fault(path).startswith("is not a whole file of weights alone")
+
+
 def test_a_warm_cache_needs_no_network(site, tmp_path, no_network):
     cache = tmp_path / "torch/hub/checkpoints"
     cache.mkdir(parents=True)
@@ -729,7 +738,7 @@ def test_a_folder_of_weights_that_is_not_there_is_named(tmp_path, monkeypatch):
 
 
 def test_published_files_have_names_of_their_own_and_hashes_where_known():
-    names = [one.file or one.url.rpartition("/")[2] for one in PUBLISHED.values()]
+    names = [*map(file_name, PUBLISHED.values())]
     assert len({*names}) == len(names)
     assert all(one.url.startswith("https://") for one in PUBLISHED.values())
     hashed = [name for name in names if re.search(r"-[0-9a-f]{8}\.(pth|safe)", name)]

@@ -44,12 +44,12 @@ def photo(height, width):
     return Image.fromarray(generator.integers(0, 256, (height, width, 3), np.uint8))
 
 
-def timm_vit(**sizes):
+def timm_vit(cls=timm.models.VisionTransformer, **sizes):
     """A ViT of timm with 24 features and 3 heads, which its file does not tell."""
     torch.manual_seed(0)
     sizes = {"img_size": 8, "patch_size": 4, "num_classes": 2} | sizes
     sizes = {"embed_dim": 24, "depth": 1, "num_heads": 3} | sizes
-    return timm.models.VisionTransformer(**sizes).eval()
+    return cls(**sizes).eval()
 
 
 # ---- images as a model wants them ----
@@ -423,6 +423,7 @@ def test_a_vit_of_another_library_becomes_ours_where_ours_answers_the_same(tmp_p
         timm_vit(class_token=False, global_pool="avg"),
         timm_vit(global_pool="avg", fc_norm=False),
         timm_vit(act_layer=torch.nn.ReLU),
+        timm_vit(Mirrored),
     ):
         assert as_ours(theirs, COLOR) is theirs
 
@@ -440,6 +441,13 @@ def test_timm_without_a_network_or_absent_is_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match="timm/resnet18 needs timm: pip install timm"):
         load_weights("timm/resnet18")
+
+
+class Mirrored(timm.models.VisionTransformer):
+    """A ViT of timm that looks at images in a mirror."""
+
+    def forward(self, images):
+        return super().forward(images.flip(3))
 
 
 class Recorded(torch.nn.Module):
