@@ -175,6 +175,20 @@ def test_a_file_with_other_answers_is_not_left(tmp_path, capsys, monkeypatch, fa
     assert weights.model.training is False
 
 
+def test_8_bits_may_differ_but_not_in_shape(tmp_path, monkeypatch):
+    weights = small(tmp_path / "best.safetensors")
+
+    def quantize(path):
+        path.write_bytes(b"one answer for all")
+        return lambda images: weights.model(images)[:1]
+
+    monkeypatch.setitem(exported.WRITERS, "onnx", lambda *_: None)
+    monkeypatch.setattr(exported, "quantize", quantize)
+    with pytest.raises(ValueError, match="answers a batch of 3 otherwise"):
+        export(weights, tmp_path / "a.onnx", int8=True)
+    assert not (tmp_path / "a.onnx").exists()
+
+
 def test_without_the_packages_a_line_names_them(tmp_path, capsys, monkeypatch):
     small(tmp_path / "best.safetensors")
     monkeypatch.setattr(

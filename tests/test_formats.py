@@ -315,10 +315,19 @@ def test_of_raw_weights_and_averages_it_is_said_which_are_taken(tmp_path, raw, a
         load_pretrained(path, **GIVEN, which="momentum")
     flat = {f"{w}.{k}": v for w in found for k, v in found[w].items()}
     if raw == "student":  # as Lightning writes a module of both
-        same(
-            load_pretrained(saved(flat, tmp_path / "flat.pth"), **GIVEN, which=raw),
-            theirs,
-        )
+        path = saved(flat, tmp_path / "flat.pth")
+        same(load_pretrained(path, **GIVEN, which=raw), theirs)
+        with pytest.warns(UserWarning, match="teacher is taken, which='student'"):
+            same(load_pretrained(path, **GIVEN), others)
+
+
+def test_the_average_of_a_student_is_an_average():
+    state = timm_small().state_dict()
+    found = {f"model.{k}": v for k, v in state.items()}
+    found |= {f"ema.student.{k}": v + 1 for k, v in state.items()}
+    with pytest.warns(UserWarning, match="ema is taken"):
+        weights = unwrap(found)
+    assert torch.equal(weights["cls_token"], state["cls_token"] + 1)
 
 
 @pytest.mark.parametrize("first", ["encoder_a", "student"])
