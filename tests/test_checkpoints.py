@@ -224,9 +224,12 @@ def test_a_failed_write_leaves_the_old_file(model, tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_a_full_disk_is_named_by_the_file(model, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [SafetensorError, RuntimeError])
+def test_a_full_disk_is_named_by_the_file(model, tmp_path, monkeypatch, kind):
+    """safetensors and torch each have an error of their own for it."""
+
     def fail(*_):
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
+        raise kind("No space left on device")
 
     monkeypatch.setattr(checkpoints, "save_file", fail)
     with pytest.raises(OSError, match=r"cannot write .*model\.safetensors .*full"):
@@ -364,6 +367,20 @@ def test_sizes_that_the_weights_do_not_have_are_refused(model, tmp_path, name, v
     with pytest.raises(ValueError, match=f"{path} is not of this version") as caught:
         load_model(rewritten(path, {name: value}))
     assert str(caught.value).isprintable() and len(str(caught.value)) < 1000
+
+
+def test_sizes_are_compared_before_any_memory_is_taken(model, tmp_path, monkeypatch):
+    save_model(model, path := tmp_path / "model.safetensors")
+    devices, build = set(), nn.Linear.__init__
+
+    def noted(self, *sizes, **more):
+        devices.add(torch.get_default_device().type)
+        build(self, *sizes, **more)
+
+    monkeypatch.setattr(nn.Linear, "__init__", noted)
+    with pytest.raises(ValueError, match="is not of this version"):
+        load_model(rewritten(path, {"mlp_dim": 64}))
+    assert devices == {"meta"}
 
 
 @pytest.mark.parametrize("widths", [[], [4, 0], [BIG], [4] * 9999, 4, "4", [4.0]])
@@ -505,6 +522,16 @@ def test_a_class_of_the_readers_own_is_not_taken_for_the_packages(model, tmp_pat
     Changed.__module__, Changed.__name__ = "__main__", "VisionTransformer"
     save_model(Changed(**model.config), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="does not name a model of vitutils"):
+        load_model(tmp_path / "model.safetensors")
+
+
+def test_a_class_of_another_module_is_not_taken_for_the_packages(model, tmp_path):
+    class Other(VisionTransformer):
+        """Only its name is the package's."""
+
+    Other.__module__, Other.__name__ = "elsewhere", "VisionTransformer"
+    save_model(Other(**model.config), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"does not name a model .*elsewhere\."):
         load_model(tmp_path / "model.safetensors")
 
 

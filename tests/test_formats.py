@@ -429,6 +429,9 @@ def test_a_vit_of_transformers(tmp_path, file):
     assert (told.crop, told.interpolation) == (0.8, "bicubic")
     assert told.image_size == (32, 32) and told.classes[6] == "kind 6"
     same(load_pretrained(folder / file), theirs)  # by its config.json
+    same(load_pretrained(folder, **GIVEN), theirs)  # what it says already
+    with pytest.raises(ValueError, match="its num_heads is 3, not 4"):
+        load_pretrained(folder, num_heads=4)
 
 
 def test_an_epsilon_that_matters_is_kept(tmp_path):
@@ -607,6 +610,17 @@ def test_a_folder_of_timm(tmp_path):
         )
         with pytest.raises(ValueError, match=r"no ViT|ours|no class token"):
             load_pretrained(folder)
+
+
+def test_timms_models_of_imagenet_know_its_names(tmp_path):
+    told = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.2] * 3}
+    told |= {"num_classes": 1000, "tag": "augreg_in21k_ft_in1k"}
+    config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": told}
+    folder = folder_of(tmp_path, {"a": torch.ones(1)}, config)
+    assert preprocessing_of(folder).classes[281] == "tabby"
+    told["tag"] = "augreg_in21k"
+    folder_of(tmp_path, {"a": torch.ones(1)}, config)
+    assert preprocessing_of(folder).classes == ()
 
 
 # ---- what chapter 13 says ----

@@ -524,6 +524,13 @@ def test_what_is_no_file_of_weights_alone_says_what_would_be(tmp_path):
         load_pretrained(path)
 
 
+def test_fewer_positions_than_first_tokens_are_named(tmp_path):
+    tokens = dict.fromkeys(("pos_embed", "dist_token"), torch.ones(1, 1, 24))
+    path = saved(timm_small().state_dict() | tokens, tmp_path / "w.pth")
+    with pytest.raises(ValueError, match=r"its 1 positions .*there are none for"):
+        load_pretrained(path, num_heads=3)
+
+
 def test_names_that_nobody_gave_come_before_what_to_do(tmp_path):
     path = saved({"a": torch.ones(1), "b\n": torch.ones(1)}, tmp_path / "w.pth")
     with pytest.raises(

@@ -22,7 +22,7 @@ from vitutils.data.preprocessing import Preprocessing
 from vitutils.distill import ConvNet, Teacher, hard_distillation
 from vitutils.engine import formats, libraries
 from vitutils.engine.checkpoints import save_model
-from vitutils.engine.libraries import as_ours
+from vitutils.engine.libraries import alike, as_ours
 from vitutils.engine.published import PUBLISHED, Published
 from vitutils.engine.weights import Converting, Weights, load_weights
 from vitutils.pretrained import at_image_size
@@ -428,6 +428,11 @@ def test_a_vit_of_another_library_becomes_ours_where_ours_answers_the_same(tmp_p
         assert as_ours(theirs, COLOR) is theirs
 
 
+def test_a_name_that_is_not_there_is_answered_with_those_like_it():
+    assert alike("vit", ["vit_b_16", "alexnet"]) == "perhaps vit_b_16"
+    assert alike("beit", ["mlp", "alexnet"]) == "it has mlp, alexnet"
+
+
 def test_timm_without_a_network_or_absent_is_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
@@ -437,7 +442,7 @@ def test_timm_without_a_network_or_absent_is_one_line(monkeypatch):
     monkeypatch.setattr(timm, "create_model", fail)
     with pytest.raises(RuntimeError, match="timm/resnet18 could not be fetched") as no:
         load_weights("timm/resnet18")
-    assert str(no.value).isprintable()
+    assert str(no.value).isprintable() and "model.safetensors is not" in str(no.value)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(ValueError, match="timm/resnet18 needs timm: pip install timm"):
         load_weights("timm/resnet18")
