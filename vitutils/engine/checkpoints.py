@@ -212,21 +212,22 @@ def read_held_out(path: str | Path) -> HeldOut | None:
         ValueError: what it says is malformed.
     """
     with safe_open(path, framework="pt") as file:
-        said = json.loads((file.metadata() or {}).get("held_out", "null"))
-    return as_held_out(said, path)
+        text = (file.metadata() or {}).get("held_out", "null")
+    return as_held_out(text, path)
 
 
-def as_held_out(said: Any, path: str | Path) -> HeldOut | None:
-    """Return what a file says of the images held out, if it may be true."""
-    if said is None:
-        return None
+def as_held_out(text: str, path: str | Path) -> HeldOut | None:
+    """Return what a file says in JSON of the images held out, if it may be true."""
     try:
+        said = json.loads(text)
+        if said is None:
+            return None
         found = HeldOut(**said)
         if not 0 < len({**found.files}) < found.images:
             raise ValueError
-    except (TypeError, ValueError) as error:
+    except (RecursionError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{path} says of the images held out what cannot be ({shown(said)})"
+            f"{path} says of the images held out what cannot be ({shown(text)})"
         ) from error
     return found
 

@@ -239,5 +239,5 @@ def held_out_of(name: str | Path) -> HeldOut | None:
     """
     if is_exported(name):
         about = json.loads(Path(f"{name}.json").read_text(encoding="utf-8"))
-        return as_held_out(about.get("held_out"), name)
+        return as_held_out(json.dumps(about.get("held_out")), name)
     return read_held_out(name) if is_checkpoint(name) else None
