@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from typing import get_args
 
 import pytest
 import torch
@@ -201,6 +202,11 @@ def test_without_the_packages_a_line_names_them(tmp_path, capsys, monkeypatch):
         "the format onnx needs onnx and onnxscript: pip install onnx onnxscript\n"
     )
     assert [p.name for p in tmp_path.iterdir()] == ["best.safetensors"]
+
+
+def test_each_format_has_an_ending_and_a_writer():
+    formats = {*get_args(exported.Format)}
+    assert exported.ENDINGS.keys() == exported.WRITERS.keys() == formats
 
 
 def test_what_an_exporter_refuses_is_no_full_disk(tmp_path, capsys, monkeypatch):
