@@ -601,11 +601,13 @@ def test_a_folder_of_timm(tmp_path):
     folder = folder_of(tmp_path, theirs, config)
     same(load_pretrained(folder), theirs, 224)
     assert preprocessing_of(folder).std == (0.2, 0.2, 0.2)
-    own = {"model_args": {"img_size": 224, "num_classes": 3, "in_chans": 3}}
-    same(load_pretrained(folder_of(tmp_path, theirs, config | own)), theirs, 224)
-    own["model_args"]["depth"] = 12
+    sizes = {"img_size": 64, "num_classes": 3, "in_chans": 3}
+    theirs = drawn(timm.create_model("vit_tiny_patch16_224", **sizes), std=0.05)
+    own = config | {"model_args": sizes}
+    same(load_pretrained(folder_of(tmp_path, theirs, own)), theirs, 64)
+    own["model_args"] = sizes | {"depth": 12}
     with pytest.raises(ValueError, match="arguments of its own: depth"):
-        load_pretrained(folder_of(tmp_path, theirs, config | own))
+        load_pretrained(folder_of(tmp_path, theirs, own))
     for kind in ("vit_base_patch16_rpn_224", "resnet18"):
         (tmp_path / "config.json").write_text(
             json.dumps(config | {"architecture": kind})
