@@ -25,6 +25,7 @@ from vitutils.cli.evaluate import (
     labelled,
     main,
     measures,
+    summary,
 )
 from vitutils.data import load
 from vitutils.data.preprocessing import Preprocessing
@@ -108,6 +109,24 @@ def test_calibration_is_that_of_the_source():
     # Both in (8/15, 9/15], where too modest and too sure cancel.
     both = of([[0.58, 0.42], [0.55, 0.45]], [0, 1])
     assert both == pytest.approx(abs(1 - 0.58 - 0.55) / 2, rel=1e-5)
+
+
+def test_of_many_classes_those_of_least_recall_are_shown():
+    rows = [
+        {"class": f"kind {i}", "images": 4, "right": 1, "precision": None, "recall": i}
+        for i in range(command.MOST_ROWS + 3)
+    ]
+    names = ["images", "images_per_second", "top1", "calibration_error"]
+    result = dict.fromkeys([*names, "negative_log_likelihood"], 0.5)
+    result |= {"data": "x", "part": "test", "top5": None, "classes": len(rows)}
+    lines = summary(result | {"per_class": rows[::-1]}).splitlines()
+    assert f"The {command.MOST_ROWS} classes of {len(rows)} with least recall:" in lines
+    shown = [line.split()[1] for line in lines if line.startswith("kind")]
+    assert shown == [*map(str, range(command.MOST_ROWS))]
+    few = result | {"per_class": rows[: command.MOST_ROWS]}
+    assert "least" not in summary(few) and f"kind {command.MOST_ROWS - 1}" in summary(
+        few
+    )
 
 
 def test_five_answers_and_classes_without_images():

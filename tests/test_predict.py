@@ -82,7 +82,7 @@ def test_files_folders_and_patterns(tmp_path, monkeypatch):
         photo(tmp_path / name, 0)
     (tmp_path / "b" / "notes.txt").touch()
     assert expanded(["b"])[0] == ["b/2.png", "b/c/3.JPG"]
-    assert expanded(["*.png"])[0] == ["[1].png", "a.png"]
+    assert expanded(["*.png"])[0] == expanded(["*"])[0] == ["[1].png", "a.png"]
     assert expanded(["**/*.JPG", "a.png"])[0] == ["b/c/3.JPG", "a.png"]
     assert expanded(["[1].png"])[0] == ["[1].png"]  # a file before it is a pattern
     assert expanded(["a.png", "a.png", "b/2.png", "b"])[0] == [
@@ -122,8 +122,9 @@ def test_what_cannot_be_read_is_named_and_the_others_go_on(tmp_path, weights, ca
 def test_a_model_of_gray_images_sees_colors_in_gray(tmp_path, capsys):
     model, wanted = small(tmp_path / "gray.safetensors", channels=1)
     image = photo(tmp_path / "a.png", 0)
-    image.convert("L").save(tmp_path / "b.png")
-    names = [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
+    names = [str(tmp_path / f"{letter}.png") for letter in "abc"]
+    for name in names[1:]:
+        image.convert("L").save(name)
     words = ["--weights", str(tmp_path / "gray.safetensors"), "--json", "--top", "1"]
     assert main([*names, *words]) == 0
     out, err = capsys.readouterr()
@@ -131,7 +132,7 @@ def test_a_model_of_gray_images_sees_colors_in_gray(tmp_path, capsys):
     for line in out.splitlines():
         (one,) = json.loads(line)["classes"]
         assert one["probability"] == pytest.approx(best, abs=1e-5)
-    assert err.count("\n") == 1 and err.startswith("1 of 2 images are in color")
+    assert err.count("\n") == 1 and err.startswith("1 of 3 images are in color")
 
 
 def test_a_model_of_color_sees_gray_images_too(tmp_path, weights, capsys):
