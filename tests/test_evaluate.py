@@ -95,6 +95,7 @@ def test_a_folder_is_judged_as_by_hand(tmp_path, capsys):
     assert Image.open(out / "confusion.png").format == "PNG"
     said = capsys.readouterr().out
     assert f"top-1 {sum(right) / 27:.2%}" in said and "recall" in said
+    assert f"{out}: evaluation.json, confusion.csv" in said
 
 
 def test_calibration_is_that_of_the_source():
