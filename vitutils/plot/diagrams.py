@@ -61,8 +61,8 @@ def paths(rows: Mapping[str, Sequence[str | None]]) -> Figure:
     """Draw ways from left to right, one a row, with residual paths above them.
 
     Args:
-        rows: dict of a way's name to what it leads through. A text in $...$ names
-            what is on the way; "+" adds it once more, by a residual path from the
+        rows: dict of a way's name to what it leads through. A text in ``$...$``
+            names what is on the way; "+" adds it once more, by a residual path from the
             last such name. None leaves a place empty; any other text is a box.
 
     Raises:

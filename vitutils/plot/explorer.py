@@ -46,7 +46,7 @@ background: none; padding: 0; filter: none" src="data:image/png;base64,{png}">
 the heads): a patch's weight is the area of its dot.</p>
 </div>
 <script>
-{js}({data});
+({js})({data});
 </script>
 """
 

@@ -375,7 +375,7 @@ lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
       " are in the glossary; scaling is of chapter ",
       chapter(1, "01_scaled_dot_product_attention.html#what-the-square-root-changes"),
       ", the schedule of ",
-      chapter(8, "08_training.html#pitfall-the-schedule-that-climbs-twice"),
+      chapter(8, "08_training.html#pitfall-a-schedule-counted-in-epochs"),
       ", the teacher of ",
       chapter(10, "10_distillation_token.html#the-idea"),
       ".",

@@ -30,13 +30,7 @@
         "01_scaled_dot_product_attention",
         "what-the-square-root-changes",
       ],
-      [
-        "wrongAxis",
-        "softmax over the queries",
-        1,
-        "01_scaled_dot_product_attention",
-        "exercise-4-catch-the-bugs",
-      ],
+      ["wrongAxis", "softmax over the queries", 1, "01_scaled_dot_product_attention", "the-code"],
       [
         "oneProjection",
         "one projection for q, k and v",
