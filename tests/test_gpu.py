@@ -84,6 +84,7 @@ esac
 """
 
 
+@pytest.mark.slow(4)
 def test_parts_that_fail_cost_the_next_one_nothing(tmp_path):
     python = tmp_path / "python"
     python.write_text(ILL)
