@@ -15,6 +15,10 @@ biome := .venv/biome/node_modules/.bin/biome
 sources := $(shell find _config.yml _toc.yml book notebooks vitutils -type f \
   -not -path '*/.*' -not -name '*.pyc' 2> /dev/null)
 
+# Where Python may not keep what it has compiled, as in many containers, every process
+# compiles PyTorch's thousands of files anew: five seconds each.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help book pdf check test format lab serve chapter execute sync repository bench clean
