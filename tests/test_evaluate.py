@@ -190,6 +190,7 @@ def of_deit():
     )
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize(
     ("name", "transform"),
     [

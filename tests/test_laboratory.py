@@ -164,6 +164,7 @@ def test_every_gradient_is_autograds(cls, scaling):
         assert (gradient - parameter.grad).abs().max() < tolerance, key
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("cls", [VisionTransformer, DistilledVisionTransformer])
 def test_twenty_steps_give_pytorchs_losses(cls):
     model, steps, warmup = cls(**TINY), 20, 4
@@ -307,6 +308,7 @@ FLAGS = [
 SILENCED = ["1", "1.attn", "1.mlp", "1.head.2"]
 
 
+@pytest.mark.slow(2)
 def test_each_switch_does_to_the_model_what_it_says():
     pixels, images = images_for("vit_fashion_mnist", 4)
     whole = load_model(DATA / "checkpoints" / "vit_fashion_mnist.safetensors")
@@ -370,6 +372,7 @@ def test_scripts_are_laid_out_and_without_a_fault():
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\nmend it: make format"
 
 
+@pytest.mark.slow(1)
 def test_images_and_digits_are_the_books():
     made = {"clothes": tool.clothes_file(), "digits": tool.digits_file()}
     for name, (header, data) in made.items():

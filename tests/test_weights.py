@@ -327,6 +327,7 @@ def regnet(tmp_path_factory):
     return model, path
 
 
+@pytest.mark.slow(2)
 def test_torchvisions_models_load_with_the_weights_of_a_file(regnet, tmp_path):
     theirs, path = regnet
     model, told = load_weights("torchvision/regnet_y_400mf", weights=path)
@@ -361,6 +362,7 @@ def test_torchvisions_own_weights_are_looked_for_where_published_ones_are(
     torch.testing.assert_close(model(images), theirs(images))
 
 
+@pytest.mark.slow(2)
 def test_old_files_of_torchvision_load(tmp_path):
     """DenseNet's have other names, and none of 2017 counts batches."""
     torch.manual_seed(0)
