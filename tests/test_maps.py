@@ -8,8 +8,6 @@ import torch
 from torch import nn
 
 from vitutils.maps import (
-    attention_distance,
-    attention_entropy,
     attention_maps,
     attention_relevance,
     attention_rollout,
@@ -126,12 +124,9 @@ def test_the_mode_comes_back_when_the_model_fails():
 def test_images_follow_the_model_to_its_device(images):
     with torch.device("meta"):
         model = VisionTransformer(**SIZES)
-    weights = attention_weights(model, images)
     looks = (attention_maps, attention_rollout, attention_relevance)
     results = [look(model, images) for look in looks]
     assert [r.shape for r in results] == 3 * [(3, ROWS, COLUMNS)]
-    distance = attention_distance(weights, (ROWS, COLUMNS), (4, 3))
-    results += [distance, attention_entropy(weights)]
     assert {r.device.type for r in results} == {"meta"}
 
 
@@ -291,89 +286,6 @@ def test_relevance_of_a_frozen_model_without_gradients(vit, images):
     assert not found.requires_grad and not images.requires_grad
 
 
-# ---- distance ----
-
-
-def with_first_tokens(patches, first):
-    """Weights (B, h, N, N) of which `first` tokens get the greater part."""
-    n = patches.shape[-1] + first
-    weights = torch.full((*patches.shape[:-2], n, n), 0.4)
-    weights[..., first:, first:] = (1 - 0.4 * first) * patches
-    return weights
-
-
-@pytest.mark.parametrize("first", [0, 1, 2])
-def test_attention_to_oneself_has_no_distance(first):
-    weights = with_first_tokens(torch.eye(36).expand(2, 3, 36, 36), first)
-    distance = attention_distance([weights, weights], (6, 6), 16)
-    assert torch.equal(distance, torch.zeros(2, 3))
-
-
-@pytest.mark.parametrize("first", [0, 1, 2])
-def test_even_attention_on_two_by_two_patches(first):
-    """Two neighbors at 4 pixels, one diagonally at 4 sqrt 2, itself at 0."""
-    weights = with_first_tokens(torch.full((1, 1, 4, 4), 0.25), first)
-    distance = attention_distance([weights], (2, 2), 4)
-    assert distance.item() == pytest.approx((4 + 4 + 4 * 2**0.5) / 4)
-
-
-@pytest.mark.parametrize(
-    ("step", "expected"), [(1, 5.0), (COLUMNS, 3.0)], ids=["right", "below"]
-)
-def test_attention_to_a_neighbor_is_a_patch_away(step, expected):
-    n = ROWS * COLUMNS
-    patches = torch.eye(n)  # at the edge, where no neighbor is: itself
-    inner = [i for i in range(n) if step != 1 or i % COLUMNS < COLUMNS - 1]
-    inner = [i for i in inner if i + step < n]
-    for i in inner:
-        patches[i] = torch.eye(n)[i + step]
-    weights = with_first_tokens(patches[None, None], 1)
-    distance = attention_distance([weights], (ROWS, COLUMNS), (3, 5))
-    assert distance.item() == pytest.approx(expected * len(inner) / n)
-
-
-def test_distance_is_a_mean_over_images_of_each_layer_and_head():
-    weights = [softmaxed(3, 2, 7, 7, seed=layer) for layer in (0, 1)]
-    distance = attention_distance(weights, (2, 3), (4, 5))
-    assert distance.shape == (2, 2)
-    for layer in (0, 1):
-        for head in (0, 1):
-            total = 0
-            for image in range(3):
-                patches = weights[layer][image, head, 1:, 1:]
-                for i in range(6):
-                    for j in range(6):
-                        dy, dx = 4 * (i // 3 - j // 3), 5 * (i % 3 - j % 3)
-                        share = (patches[i, j] / patches[i].sum()).item()
-                        total += share * (dy**2 + dx**2) ** 0.5
-            assert distance[layer, head].item() == pytest.approx(total / 18, rel=1e-5)
-
-
-def test_a_patch_that_sees_the_class_token_alone_is_left_out():
-    weights = torch.zeros(1, 1, 5, 5)
-    weights[..., 0] = 1
-    weights[0, 0, 1] = torch.tensor([0.5, 0, 0.5, 0, 0])  # one sees its neighbor
-    assert attention_distance([weights], (2, 2), 8).item() == 8
-
-
-# ---- entropy ----
-
-
-def test_entropy_counts_tokens_in_bits():
-    weights = torch.zeros(2, 3, 8, 8)
-    weights[:, 0, 0] = 1 / 8  # head 1: even
-    weights[:, 1, 0, 5] = 1  # head 2: one token
-    weights[0, 2, 0, :2] = 0.5  # head 3: two tokens in one image, four in the other
-    weights[1, 2, 0, :4] = 0.25
-    weights[:, :, 3, :4] = 0.25
-    entropy = attention_entropy([weights, weights.flip(1)])
-    expected = [[3, 0, 1.5], [1.5, 0, 3]]
-    torch.testing.assert_close(entropy, torch.tensor(expected))
-    torch.testing.assert_close(
-        attention_entropy([weights], query=3), torch.full((1, 3), 2.0)
-    )
-
-
 # ---- wrong arguments ----
 
 
@@ -386,22 +298,8 @@ def test_entropy_counts_tokens_in_bits():
         (lambda m, x: attention_maps(m, x, query=9), "query 9 is not between -9 and 8"),
         (lambda m, x: attention_rollout(m, x, query=-10), "query -10"),
         (lambda m, x: attention_relevance(m, x, query=9), "query 9"),
-        (lambda m, x: attention_entropy(attention_weights(m, x), 9), "query 9"),
     ],
 )
 def test_what_is_not_there_is_named(vit, images, call, message):
     with pytest.raises(IndexError, match=f"^{message}"):
         call(vit, images)
-
-
-@pytest.mark.parametrize("grid", [(3, 4), (1, 4)])
-def test_weights_that_do_not_fit_the_grid_are_named(vit, images, grid):
-    n = grid[0] * grid[1]
-    message = rf"\(3, 2, 9, 9\) .* {grid[0]} x {grid[1]}: .* from {n} to {n + 2}"
-    with pytest.raises(ValueError, match=message):
-        attention_distance(attention_weights(vit, images), grid, 4)
-
-
-def test_weights_of_one_layer_alone_are_no_list_of_layers(vit, images):
-    with pytest.raises(ValueError, match=r"shape \(2, 9, 9\)"):
-        attention_distance(attention_weights(vit, images)[0], (ROWS, COLUMNS), 4)

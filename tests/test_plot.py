@@ -403,26 +403,6 @@ def test_attention_is_shown_on_normalized_images():
     np.testing.assert_allclose(shown(fig), FULL * violet + (1 - FULL) * gray, atol=1e-6)
 
 
-def test_attention_distance_is_a_dot_a_head():
-    distance = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
-    fig = plot.attention_distance(distance, even=7.5, title="far")
-    fig.draw_without_rendering()
-    ax = fig.axes[0]
-    dots = [d for each in ax.collections[:2] for d in each.get_offsets().tolist()]
-    assert sorted(dots) == [[1, 1], [1, 2], [2, 3], [2, 4], [3, 5], [3, 6]]
-    assert ax.get_ylim()[0] == 0 and ax.get_ylim()[1] > 7.5
-    assert ax.lines[0].get_ydata()[0] == 7.5
-    label = next(t for t in ax.texts if t.get_text() == "even attention")
-    assert label.xy[1] == pytest.approx(7.5 / ax.get_ylim()[1])  # beside its line
-    assert {"far", "1", "2", "3", "layer"} <= texts(fig)
-
-
-def test_attention_distance_without_a_line_or_a_distance():
-    fig, ax = plt.subplots()
-    assert plot.attention_distance(torch.zeros(2, 1), ax=ax) is fig
-    assert not ax.lines and not ax.texts and ax.get_ylim() == (0, 1)
-
-
 @pytest.mark.parametrize("class_tokens", [0, 1])
 def test_position_similarity_is_the_cosine(class_tokens):
     embed = torch.randn(1, 6 + class_tokens, 5)
@@ -539,7 +519,6 @@ def test_same_input_same_pixels():
             ),
             "down to -1, below zero",
         ),
-        (lambda: plot.attention_distance(torch.rand(3)), r"\(3,\), expected"),
         (lambda: plot.position_similarity(torch.rand(1, 9, 4), (2, 3)), "2 x 3"),
         (lambda: plot.confusion(torch.eye(3), ["a", "b"]), r"\(3, 3\).*2 classes"),
         (lambda: plot.patches(torch.rand(3, 8, 9), 4), "8x9 .* patch_size 4x4"),

@@ -1,11 +1,8 @@
-"""What a model attends to: maps over the image, distances, spread."""
-
-import math
+"""What a model attends to: weights, and maps over the image."""
 
 import torch
 from torch import Tensor, nn
 
-from vitutils.embeddings import pair
 from vitutils.train import eval_mode
 
 
@@ -123,77 +120,6 @@ def attention_relevance(
         gain = (layer.detach() * gradient).clamp(min=0)  # (B, h, N, N)
         relevance = relevance + gain.mean(dim=1) @ relevance
     return on_grid(model, relevance, query)
-
-
-def attention_distance(
-    weights: list[Tensor], grid: tuple[int, int], patch_size: int | tuple[int, int]
-) -> Tensor:
-    """Measure how far away the patches are that a patch attends to.
-
-    Args:
-        weights: one (B, h, N, N) a layer; N is the number of patches, or
-            one or two first tokens more. These have no place: they are
-            left out, and the weights of the patches made to sum to 1.
-        grid: (rows, columns) of patches.
-        patch_size: patch side in pixels, or (height, width).
-
-    Returns:
-        The mean distance (L, h) in pixels over all patches and images,
-        but for patches that attend to the first tokens alone.
-
-    Raises:
-        ValueError: the weights do not fit the grid.
-
-    Source: Dosovitskiy et al. (2021), figure 7, right; appendix D.7.
-    """
-    distances = patch_distances(grid, patch_size)  # (n, n)
-    means = []
-    for layer in weights:
-        patches = patches_only(layer, grid)  # (B, h, n, n)
-        patches = patches / patches.sum(dim=-1, keepdim=True)
-        distance = (patches * distances.to(patches)).sum(dim=-1)
-        means.append(distance.nanmean(dim=(0, 2)))  # NaN: none attended to
-    return torch.stack(means)
-
-
-def attention_entropy(weights: list[Tensor], query: int = 0) -> Tensor:
-    """Measure how widely a token spreads its attention.
-
-    Args:
-        weights: one (B, h, N, N) a layer.
-        query: index of the token that attends; 0 is the class token.
-
-    Returns:
-        The entropy (L, h) in bits, a mean over images: 0 if one token gets
-        all, log2(N) if all N tokens, the first ones too, get the same.
-
-    Raises:
-        IndexError: there is no such query.
-    """
-    check_index("query", query, weights[0].shape[-1])
-    rows = torch.stack([layer[:, :, query] for layer in weights])
-    nats = torch.special.entr(rows).sum(dim=-1)  # entr(w) = -w ln w
-    return nats.mean(dim=1) / math.log(2)  # (L, B, h) to (L, h)
-
-
-def patch_distances(grid: tuple[int, int], patch_size: int | tuple[int, int]) -> Tensor:
-    """Return how far n patches are from each other in pixels, (n, n)."""
-    height, width = pair(patch_size)
-    y, x = torch.arange(grid[0]) * height, torch.arange(grid[1]) * width
-    places = torch.cartesian_prod(y, x).float()  # (n, 2), row by row
-    return (places[:, None] - places).norm(dim=-1)
-
-
-def patches_only(weights: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Cut the first tokens off (B, h, N, N) weights: (B, h, n, n)."""
-    n = grid[0] * grid[1]
-    if weights.ndim != 4 or weights.shape[-1] - n not in (0, 1, 2):
-        raise ValueError(
-            f"weights of shape {tuple(weights.shape)} do not fit a grid "
-            f"of {grid[0]} x {grid[1]}: expected (B, h, N, N) with N from "
-            f"{n} to {n + 2}"
-        )
-    return weights[..., -n:, -n:]
 
 
 def on_grid(model: nn.Module, weights: Tensor, query: int) -> Tensor:

@@ -13,11 +13,7 @@ arrays or nested lists.
 
 import matplotlib.pyplot as plt
 
-from vitutils.plot.attention import (
-    attention_distance,
-    attention_heads,
-    attention_on_images,
-)
+from vitutils.plot.attention import attention_heads, attention_on_images
 from vitutils.plot.charts import bands, boxes, curves, label_ends, training_curves
 from vitutils.plot.common import color_bar, readable
 from vitutils.plot.diagrams import paths, product
@@ -49,7 +45,6 @@ __all__ = [
     "PAPER",
     "SEQUENTIAL",
     "WIDTH",
-    "attention_distance",
     "attention_heads",
     "attention_on_images",
     "bands",

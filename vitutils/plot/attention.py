@@ -6,24 +6,15 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize, to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from vitutils.plot.charts import label_ends
-from vitutils.plot.common import (
-    array,
-    axes_or_new,
-    check_count,
-    check_shape,
-    color_bar,
-    pixels,
-)
+from vitutils.plot.common import array, check_count, check_shape, color_bar, pixels
 from vitutils.plot.matrices import heatmap
 from vitutils.plot.pictures import show_images
-from vitutils.plot.style import COLORS, CYCLE, FULL, NARROW, SEQUENTIAL, WIDTH
+from vitutils.plot.style import COLORS, FULL, SEQUENTIAL, WIDTH
 
 
 def attention_heads(
@@ -108,44 +99,3 @@ def attention_on_images(
     bar = color_bar(scale, fig.axes, aspect=8 * fig.get_figheight())
     bar.set_ticks([0, 1], labels=["none", "most"])
     return fig
-
-
-def attention_distance(
-    distance: ArrayLike,
-    *,
-    even: float | None = None,
-    title: str | None = None,
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw how far each head looks, layer by layer: a dot a head.
-
-    Args:
-        distance: (L, h) in pixels, from ``vitutils.maps.attention_distance``.
-        even: the distance in pixels of attention that is the same to all
-            patches, drawn as a line.
-
-    Raises:
-        ValueError: a wrong shape.
-
-    Source: Dosovitskiy et al. (2021), figure 7, right.
-    """
-    distance = array(distance)
-    check_shape("distance", distance, "(layers, heads)", 2)
-    ax = axes_or_new(ax, (NARROW, 3.0))
-    layers = range(1, len(distance) + 1)
-    for head in distance.T:
-        ax.scatter(layers, head, color=CYCLE[0], alpha=0.7, linewidth=0)
-    ax.set(xlabel="layer", ylabel="mean attention distance (pixels)", title=title or "")
-    ax.set_xticks(layers)
-    ax.set_ylim(0, 1.1 * max(distance.max(), even or 0) or 1)
-    ax.grid(axis="y")
-    if even is not None:
-        ax.axhline(
-            even,
-            color=COLORS["neutral"],
-            linewidth=1.2,
-            zorder=0.9,
-            label="even attention",
-        )
-        label_ends(ax)
-    return ax.figure
