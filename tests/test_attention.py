@@ -135,7 +135,7 @@ def test_both_kernels_agree(monkeypatch, name, dtype):
     outputs, explicitly = [], []
     ours.attention.register_forward_hook(lambda *_: explicitly.append(len(outputs)))
     for explicit in (True, False):
-        monkeypatch.setattr(attention, "explicit_is_faster", lambda k, e=explicit: e)
+        monkeypatch.setattr(attention, "choose_explicit", lambda k, e=explicit: e)
         outputs.append(ours(x, mask=MASKS[name])[0])
     assert explicitly == [0]  # the first of the two
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 3e-2}[dtype]
@@ -148,7 +148,7 @@ def test_both_kernels_agree(monkeypatch, name, dtype):
 def test_tokens_that_ask_their_own_context_get_what_all_together_get(
     monkeypatch, explicit, name, asking
 ):
-    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
+    monkeypatch.setattr(attention, "choose_explicit", lambda k: explicit)
     ours, _ = pair_of_modules()
     x = torch.randn(4, 6, 12, dtype=torch.float64)
     mask = MASKS[name]
@@ -163,7 +163,7 @@ def test_tokens_that_ask_their_own_context_get_what_all_together_get(
 
 @pytest.mark.parametrize("explicit", [True, False])
 def test_cross_attention_equals_torchs(monkeypatch, explicit):
-    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
+    monkeypatch.setattr(attention, "choose_explicit", lambda k: explicit)
     ours, theirs = pair_of_modules()
     x = torch.randn(4, 3, 12, dtype=torch.float64, requires_grad=True)
     context = torch.randn(4, 6, 12, dtype=torch.float64, requires_grad=True)
@@ -193,7 +193,7 @@ def test_a_mask_must_fit_the_tokens_that_ask_and_those_that_are_asked(need_weigh
 
 @pytest.mark.parametrize("explicit", [True, False])
 def test_an_image_without_visible_keys_gets_the_bias_not_nan(monkeypatch, explicit):
-    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
+    monkeypatch.setattr(attention, "choose_explicit", lambda k: explicit)
     ours, _ = pair_of_modules()
     mask = torch.ones(4, 1, 6, dtype=torch.bool)
     mask[2] = False
@@ -209,7 +209,7 @@ def test_a_kernel_that_mixes_values_without_any_key_is_put_right(monkeypatch):
         return kernel(q, k, v, attn_mask=attn_mask | ~attn_mask.any(-1, keepdim=True))
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", mixes)
-    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: False)
+    monkeypatch.setattr(attention, "choose_explicit", lambda k: False)
     ours, _ = pair_of_modules()
     x = torch.randn(4, 6, 12, dtype=torch.float64)
     mask = some_mask(4, 6, 6)
@@ -223,7 +223,7 @@ def test_a_kernel_that_mixes_values_without_any_key_is_put_right(monkeypatch):
 @pytest.mark.parametrize("explicit", [True, False])
 @pytest.mark.parametrize("need_weights", [True, False])
 def test_wrong_masks_are_refused_by_every_path(monkeypatch, explicit, need_weights):
-    monkeypatch.setattr(attention, "explicit_is_faster", lambda k: explicit)
+    monkeypatch.setattr(attention, "choose_explicit", lambda k: explicit)
     ours, _ = pair_of_modules()
     x = torch.randn(4, 6, 12, dtype=torch.float64)
     wrong = [torch.ones(6, 5, dtype=torch.bool), torch.ones(3, 6, 6, dtype=torch.bool)]
@@ -275,11 +275,11 @@ def test_without_weights_no_map_is_kept_for_the_backward_pass(monkeypatch):
         (65, torch.bfloat16, "meta", False),
     ],
 )
-def test_explicit_is_faster_on_cpus_for_few_tokens_or_in_bf16(
+def test_the_explicit_product_is_chosen_on_cpus_for_few_tokens_or_in_bf16(
     tokens, dtype, device, explicit
 ):
     k = torch.empty(1, 1, tokens, 8, dtype=dtype, device=device)
-    assert attention.explicit_is_faster(k) == explicit
+    assert attention.choose_explicit(k) == explicit
 
 
 def test_heads_do_not_mix():

@@ -525,6 +525,7 @@ def test_same_input_same_pixels():
         (lambda: plot.boxes([["a", "b"]], colors=[["ok"]]), r"\[1\] do not fit"),
         (lambda: plot.paths({"a": ["$x$", "+"], "b": ["$x$"]}), r"\[2, 1\] places"),
         (lambda: plot.paths({"a": ["+"]}), "'\\+' of 'a' adds nothing"),
+        (lambda: plot.multi_head(4, 5), "2 heads do not divide embed_dim 5"),
     ],
 )
 def test_wrong_arguments_are_named(call, message):
@@ -540,7 +541,8 @@ def test_a_way_from_an_image_to_its_logits_has_all_names_and_a_line_at_zero():
     logits = torch.tensor([1.0, -2.0, 0.5, 0.0])
     fig = plot.image_to_logits(torch.rand(1, 8, 12), 4, logits, classes, depth=3)
     names = {"class", "1", "2", "…", "6", "head", "encoder:\n3 blocks"}
-    counts = {"6 patches", "7 tokens", "4 logits"}
+    names |= {"+", "$p_0$", "$p_1$", "$p_2$", "$p_{6}$"}  # of the places
+    counts = {"6 patches", "7 tokens + positions", "7 tokens", "4 logits"}
     assert texts(fig) >= {*names, *counts, *classes, "0"}
     bars = fig.axes[-1]
     assert [bar.get_width() for bar in bars.patches] == logits.tolist()
@@ -571,6 +573,19 @@ def test_a_product_has_a_cell_for_each_number_and_follows_one_row():
     assert len(lowest) == 1 and lowest == {min(c.get_y() for c in cells[:8])}
     whole = plot.product(pieces, row=None).axes[0].patches
     assert not any(patch.get_alpha() == 0.85 for patch in whole)
+
+
+def test_a_layer_of_two_heads_has_a_color_for_each_role():
+    fig = plot.multi_head(tokens=4, embed_dim=6)
+    parts = {f"${x}$" for x in ("X", *"QKV", "W^Q", "W^K", "W^V", "W^O")}
+    parts |= {f"${x}_{head}$" for x in (*"QKV", "\\mathrm{head}") for head in (1, 2)}
+    assert texts(fig) >= {*parts, "attention", "output", "split", "merge", "$(N, d_k)$"}
+    filled = [patch for patch in fig.axes[0].patches if patch.get_fill()]
+    colors = [to_hex(patch.get_facecolor()).upper() for patch in filled]
+    for role in ("query", "key", "value"):  # whole, and once more in two heads
+        assert colors.count(plot.COLORS[role]) == 2 * 4 * 6
+    for color in plot.CYCLE[:2]:  # a head's output, alone and merged
+        assert colors.count(color.upper()) == 2 * 4 * 3
 
 
 def test_a_residual_path_leads_from_what_is_named_to_its_plus():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from vitutils.engine.kernels import explicit_is_faster
+from vitutils.engine.kernels import choose_explicit
 
 
 class ScaledDotProductAttention(nn.Module):
@@ -130,7 +130,7 @@ class MultiHeadAttention(nn.Module):
             if mask.ndim == 3:
                 mask = mask[:, None]  # (B, 1, N_q, N_k): for all heads
             check_mask(mask, (B, self.num_heads, N, k.shape[2]))
-        if need_weights or explicit_is_faster(k):
+        if need_weights or choose_explicit(k):
             out, weights = self.attention(q, k, v, mask)
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)

@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from vitutils.plot.attention import attention_heads, attention_on_images
 from vitutils.plot.charts import bands, boxes, curves, label_ends, training_curves
 from vitutils.plot.common import color_bar, readable
-from vitutils.plot.diagrams import paths, product
+from vitutils.plot.diagrams import multi_head, paths, product
 from vitutils.plot.matrices import confusion, heatmap, position_similarity
 from vitutils.plot.model import image_to_logits
 from vitutils.plot.pictures import patches, show_images
@@ -55,6 +55,7 @@ __all__ = [
     "heatmap",
     "image_to_logits",
     "label_ends",
+    "multi_head",
     "patches",
     "paths",
     "plt",

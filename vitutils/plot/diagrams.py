@@ -1,4 +1,4 @@
-"""Diagrams: matrices that are multiplied, and the paths of tokens through a block."""
+"""Diagrams: products of matrices, paths through a block, and attention by heads."""
 
 from collections.abc import Mapping, Sequence
 
@@ -42,14 +42,8 @@ def product(
         name, (rows, columns), color, words = piece
         top = y + rows * CELL / 2
         for i in range(rows):
-            dark = row == i and rows == followed
-            for j in range(columns):
-                corner = (x + j * CELL, top - (i + 1) * CELL)
-                face = COLORS.get(color, color)
-                cell = {"fc": face, "alpha": 0.85 if dark else 0.3, "ec": "none"}
-                ax.add_patch(Rectangle(corner, CELL, CELL, **cell))
-                edge = {"fill": False, "ec": EDGE, "lw": 0.8}
-                ax.add_patch(Rectangle(corner, CELL, CELL, **edge))
+            alpha = 0.85 if row == i and rows == followed else 0.3
+            cells(ax, x, top - i * CELL, 1, columns, CELL, color, alpha)
         center = x + width / 2
         ax.text(center, y + highest * CELL / 2 + 0.2, name, fontsize=12, **MIDDLE)
         ax.text(center, y - highest * CELL / 2 - 0.2, words, fontsize=10, **MIDDLE)
@@ -108,6 +102,90 @@ def paths(rows: Mapping[str, Sequence[str | None]]) -> Figure:
     return ax.figure
 
 
+def multi_head(tokens: int, embed_dim: int) -> Figure:
+    """Draw a layer of attention with two heads, from its tokens to its output.
+
+    Queries, keys and values have the colors of their roles.
+
+    Raises:
+        ValueError: an odd ``embed_dim``, which two heads do not divide.
+    """
+    if embed_dim % 2:
+        raise ValueError(f"2 heads do not divide embed_dim {embed_dim}")
+    d_k, half, middle = embed_dim // 2, 0.28, 1.82
+    side = half / d_k
+    tall = tokens * side
+    ax = blank(3.5)
+
+    def slices(x: float, y: float, *colors: str) -> None:
+        for i, color in enumerate(colors):
+            cells(ax, x + i * half, y + tall / 2, tokens, d_k, side, color)
+
+    def named(name: str, x: float, y: float, *colors: str) -> None:
+        slices(x, y, *colors)
+        above = x + len(colors) * half / 2, y + tall / 2 + 0.12
+        ax.text(*above, name, fontsize=11, **MIDDLE)
+
+    named("$X$", 0.1, middle, "neutral", "neutral")
+    roles = {"Q": "query", "K": "key", "V": "value"}
+    for i, (letter, role) in enumerate(roles.items()):
+        y = middle + 0.95 * (1 - i)
+        arrow(ax, (0.7, middle), (0.92, y), role)
+        framed(ax, f"$W^{letter}$", 1.15, y, role)
+        arrow(ax, (1.39, y), (1.58, y), role)
+        named(f"${letter}$", 1.62, y, role, role)
+        for head, at in ((1, 2.4), (2, 0.92)):
+            lower = at + 0.44 * (1 - i)
+            arrow(ax, (2.22, y), (2.66, lower), role)
+            slices(2.7, lower, role)
+            ax.text(3.11, lower, f"${letter}_{head}$", fontsize=11, **MIDDLE)
+            arrow(ax, (3.24, lower), (3.47, at + 0.12 * (1 - i)), role)
+    for head, y in ((1, 2.4), (2, 0.92)):
+        framed(ax, "attention", 3.87, y, "attention")
+        arrow(ax, (4.28, y), (4.45, y))
+        named(f"$\\mathrm{{head}}_{head}$", 4.5, y, CYCLE[head - 1])
+        arrow(ax, (4.83, y), (5.15, middle + 0.08 * (3 - 2 * head)))
+    slices(5.2, middle, *CYCLE[:2])
+    arrow(ax, (5.8, middle), (5.97, middle))
+    framed(ax, "$W^O$", 6.2, middle, "neutral")
+    arrow(ax, (6.44, middle), (6.56, middle))
+    named("output", 6.6, middle, "neutral", "neutral")
+    steps = {"project": 1.15, "split": 2.84, "attend": 3.87, "merge": 5.48, "mix": 6.2}
+    for step, x in steps.items():
+        ax.text(x, 3.34, step, fontsize=11, weight="bold", **MIDDLE)
+    widths = {0.38: "D", 1.9: "D", 2.84: "d_k", 4.64: "d_k", 5.48: "D", 6.88: "D"}
+    for x, width in widths.items():
+        ax.text(x, 0.1, f"$(N, {width})$", fontsize=10, **MIDDLE)
+    return ax.figure
+
+
+def cells(
+    ax: Axes,
+    x: float,
+    top: float,
+    rows: int,
+    columns: int,
+    side: float,
+    color: str,
+    alpha: float = 0.6,
+) -> None:
+    """Draw a grid of cells from its upper left corner."""
+    for i in range(rows):
+        for j in range(columns):
+            corner = (x + j * side, top - (i + 1) * side)
+            face = {"fc": COLORS.get(color, color), "alpha": alpha, "ec": "none"}
+            ax.add_patch(Rectangle(corner, side, side, **face))
+            edge = {"fill": False, "ec": EDGE, "lw": 0.8}
+            ax.add_patch(Rectangle(corner, side, side, **edge))
+
+
+def framed(ax: Axes, words: str, x: float, y: float, color: str) -> None:
+    """Write words in a frame with its middle at (x, y)."""
+    box = {"boxstyle": "round,pad=0.4", "fc": "none", "lw": 1.5}
+    box["ec"] = COLORS.get(color, color)
+    ax.text(x, y, words, fontsize=10, bbox=box, **MIDDLE)
+
+
 def blank(height: float) -> Axes:
     """Return axes over a whole figure as wide as the page, measured in inches."""
     fig = plt.figure(figsize=(WIDTH, height))
@@ -127,7 +205,10 @@ def width_of(piece: str | None) -> float:
     return 0.066 * len(piece) + 0.2
 
 
-def arrow(ax: Axes, start: tuple[float, float], end: tuple[float, float]) -> None:
-    """Draw an arrow in ink."""
+def arrow(
+    ax: Axes, start: tuple[float, float], end: tuple[float, float], color: str = INK
+) -> None:
+    """Draw an arrow, in ink or in the color of what goes along it."""
     style = {"arrowstyle": "->", "shrinkA": 0, "shrinkB": 0, **LINE}
+    style["color"] = COLORS.get(color, color)
     ax.annotate("", end, start, arrowprops=style)

@@ -28,6 +28,8 @@ def image_to_logits(
 ) -> Figure:
     """Draw the way of one image through a ViT, an arrow for each step.
 
+    Each token gets the embedding of its place: p with the number of the place.
+
     Args:
         image: (1 or 3, H, W), as in ``show_images``.
         patch_size: patch side in pixels.
@@ -43,34 +45,36 @@ def image_to_logits(
     ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     ax.set_axis_off()
 
-    picture = inset(fig, 0.05, 0.4, 1.3, 1.5)
+    picture = inset(fig, 0.05, 0.55, 1.2, 1.35)
     patches(image, patch_size, numbers=False, mean=mean, std=std, ax=picture)
     height, width = array(image).shape[-2:]
     count = (height // patch_size) * (width // patch_size)
     names = ["class", "1", "2", "…", str(count)]
-    for x in (1.85, 3.95):
-        for y, name in zip(ROWS, names, strict=True):
-            plate(ax, name, x, y, 0.6, 0.3, "class_token" if y == ROWS[0] else "patch")
-    plate(ax, f"encoder:\n{depth} blocks", 2.85, 1.45, 0.7, 2.1, "neutral")
-    plate(ax, "head", 4.95, ROWS[0], 0.6, 0.3, "neutral")
-    for y in ROWS:
+    places = ["$p_0$", "$p_1$", "$p_2$", "…", f"$p_{{{count}}}$"]
+    plate(ax, f"encoder:\n{depth} blocks", 3.36, 1.45, 0.7, 2.1, "neutral")
+    plate(ax, "head", 5.03, ROWS[0], 0.5, 0.3, "neutral")
+    for y, name, place in zip(ROWS, names, places, strict=True):
         color = "class_token" if y == ROWS[0] else "patch"
+        for x in (1.78, 4.23):
+            plate(ax, name, x, y, 0.5, 0.3, color)
+        ax.text(2.17, y, "+", ha="center", va="center", fontsize=12)
+        plate(ax, place, 2.5, y, 0.44, 0.3, "neutral")
         if y != ROWS[0]:
-            arrow(ax, (1.38, 1.15 + 0.5 * (y - 1.15)), (1.53, y), color)
-        arrow(ax, (2.18, y), (2.47, y), color)
-        arrow(ax, (3.23, y), (3.62, y), color)
-    arrow(ax, (4.28, ROWS[0]), (4.62, ROWS[0]), "class_token")
+            arrow(ax, (1.28, 1.22 + 0.5 * (y - 1.22)), (1.51, y), color)
+        arrow(ax, (2.76, y), (2.98, y), color)
+        arrow(ax, (3.73, y), (3.96, y), color)
+    arrow(ax, (4.51, ROWS[0]), (4.76, ROWS[0]), "class_token")
     turn = "angle,angleA=-90,angleB=180,rad=6"
-    arrow(ax, (4.95, ROWS[0] - 0.17), (5.4, 1.5), "neutral", turn)
+    arrow(ax, (5.03, ROWS[0] - 0.17), (5.4, 1.5), "neutral", turn)
     for x, words in (
         (0.05, f"{count} patches"),
-        (1.53, f"{count + 1} tokens"),
-        (3.63, f"{count + 1} tokens"),
-        (5.45, f"{len(classes)} logits"),
+        (1.53, f"{count + 1} tokens + positions"),
+        (3.98, f"{count + 1} tokens"),
+        (5.5, f"{len(classes)} logits"),
     ):
         ax.text(x, HEIGHT - 0.2, words, fontsize=11, weight="bold", va="center")
 
-    bars = inset(fig, 6.05, 0.3, 1.0, 2.4)
+    bars = inset(fig, 6.15, 0.3, 0.95, 2.4)
     bars.barh(classes, array(logits), color=CYCLE[0])
     bars.invert_yaxis()
     bars.axvline(0, color=INK, linewidth=0.8)
