@@ -7,7 +7,7 @@ from torch import Tensor
 def choose_explicit(k: Tensor) -> bool:
     """Choose the explicit product in place of torch's fused kernel?
 
-    Yes on a CPU in bfloat16, where models train several times as slowly with the
+    Yes on a CPU in bfloat16, where models train more slowly with the
     fused kernel, and for up to 64 tokens, where neither is far ahead.
 
     Args:
