@@ -580,12 +580,15 @@ def test_a_layer_of_two_heads_has_a_color_for_each_role():
     parts = {f"${x}$" for x in ("X", *"QKV", "W^Q", "W^K", "W^V", "W^O")}
     parts |= {f"${x}_{head}$" for x in (*"QKV", "\\mathrm{head}") for head in (1, 2)}
     assert texts(fig) >= {*parts, "attention", "output", "split", "merge", "$(N, d_k)$"}
-    filled = [patch for patch in fig.axes[0].patches if patch.get_fill()]
-    colors = [to_hex(patch.get_facecolor()).upper() for patch in filled]
-    for role in ("query", "key", "value"):  # whole, and once more in two heads
-        assert colors.count(plot.COLORS[role]) == 2 * 4 * 6
+    slices = fig.axes[0].patches
+    colors = [to_hex(part.get_facecolor()).upper() for part in slices]
+    for role in ("query", "key", "value"):  # two side by side, two apart
+        assert colors.count(plot.COLORS[role]) == 4
     for color in plot.CYCLE[:2]:  # a head's output, alone and merged
-        assert colors.count(color.upper()) == 2 * 4 * 3
+        assert colors.count(color.upper()) == 2
+    (high,) = {round(part.get_height(), 3) for part in slices}
+    (wide,) = {round(part.get_width(), 3) for part in slices}
+    assert high / 4 == pytest.approx(wide / 3, abs=1e-3)  # square cells
 
 
 def test_a_residual_path_leads_from_what_is_named_to_its_plus():

@@ -42,8 +42,14 @@ def product(
         name, (rows, columns), color, words = piece
         top = y + rows * CELL / 2
         for i in range(rows):
-            alpha = 0.85 if row == i and rows == followed else 0.3
-            cells(ax, x, top - i * CELL, 1, columns, CELL, color, alpha)
+            dark = row == i and rows == followed
+            for j in range(columns):
+                corner = (x + j * CELL, top - (i + 1) * CELL)
+                face = COLORS.get(color, color)
+                cell = {"fc": face, "alpha": 0.85 if dark else 0.3, "ec": "none"}
+                ax.add_patch(Rectangle(corner, CELL, CELL, **cell))
+                edge = {"fill": False, "ec": EDGE, "lw": 0.8}
+                ax.add_patch(Rectangle(corner, CELL, CELL, **edge))
         center = x + width / 2
         ax.text(center, y + highest * CELL / 2 + 0.2, name, fontsize=12, **MIDDLE)
         ax.text(center, y - highest * CELL / 2 - 0.2, words, fontsize=10, **MIDDLE)
@@ -119,7 +125,15 @@ def multi_head(tokens: int, embed_dim: int) -> Figure:
 
     def slices(x: float, y: float, *colors: str) -> None:
         for i, color in enumerate(colors):
-            cells(ax, x + i * half, y + tall / 2, tokens, d_k, side, color)
+            corner = (x + i * half, y - tall / 2)
+            face = {"fc": COLORS.get(color, color), "alpha": 0.6, "ec": "none"}
+            ax.add_patch(Rectangle(corner, half, tall, **face))
+        right, columns = x + half * len(colors), d_k * len(colors)
+        line = {"colors": EDGE, "lw": 0.8}
+        rows = [y - tall / 2 + i * side for i in range(tokens + 1)]
+        ax.hlines(rows, x, right, **line)
+        across = [x + i * side for i in range(columns + 1)]
+        ax.vlines(across, y - tall / 2, y + tall / 2, **line)
 
     def named(name: str, x: float, y: float, *colors: str) -> None:
         slices(x, y, *colors)
@@ -157,26 +171,6 @@ def multi_head(tokens: int, embed_dim: int) -> Figure:
     for x, width in widths.items():
         ax.text(x, 0.1, f"$(N, {width})$", fontsize=10, **MIDDLE)
     return ax.figure
-
-
-def cells(
-    ax: Axes,
-    x: float,
-    top: float,
-    rows: int,
-    columns: int,
-    side: float,
-    color: str,
-    alpha: float = 0.6,
-) -> None:
-    """Draw a grid of cells from its upper left corner."""
-    for i in range(rows):
-        for j in range(columns):
-            corner = (x + j * side, top - (i + 1) * side)
-            face = {"fc": COLORS.get(color, color), "alpha": alpha, "ec": "none"}
-            ax.add_patch(Rectangle(corner, side, side, **face))
-            edge = {"fill": False, "ec": EDGE, "lw": 0.8}
-            ax.add_patch(Rectangle(corner, side, side, **edge))
 
 
 def framed(ax: Axes, words: str, x: float, y: float, color: str) -> None:
