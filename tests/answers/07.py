@@ -35,6 +35,11 @@ def parameters(*, image, patch, channels, width, depth, mlp, classes):
     return embeddings + depth * (12 * D * D + 13 * D) + 2 * D + (D + 1) * classes
 
 
+# %% 1 wrong: asks for what is not there
+def parameters(*, image, patch, channels, width, depth, mlp, classes):
+    return VisionTransformer(image_size=image, patch=patch).numel()
+
+
 # %% 1 wrong: hard-coded
 def parameters(*, image, patch, channels, width, depth, mlp, classes):
     return {192: 5_717_416, 384: 22_050_664, 768: 86_567_656}.get(width, 139_018)
@@ -86,6 +91,11 @@ def mean_logits(vit, images):
 # %% 2 wrong: the class token after all
 def mean_logits(vit, images):
     return vit(images)
+
+
+# %% 2 wrong: a tuple as if it were tokens
+def mean_logits(vit, images):
+    return vit.head(vit.encoder(vit.embeddings(images))[:, 1:].mean(dim=1))
 
 
 # %% 2 wrong: hard-coded
