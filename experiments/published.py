@@ -19,7 +19,9 @@ The analysis, fixed before the runs:
 
 Asked after the neighbors of the first three arms had been seen: a linear classifier of
 the class token (of ``experiments.transfer``, its decay as there), five folds; and the
-largest difference of any token from timm's own model with the same file.
+largest difference of any token from timm's own model with the same file. Asked after
+all counts had been seen: which photographs each arm gets right, so that arms can be
+compared photograph by photograph.
 """
 
 import hashlib
@@ -92,26 +94,36 @@ def tokens_of(arm: str, seed: int = 0) -> Tensor:
 right_tokens = cache(partial(tokens_of, "as loaded"))
 
 
-def neighbors(features: Tensor, labels: Tensor) -> int:
-    """Return how many photographs have their class's as the nearest other one."""
+def neighbors(features: Tensor, labels: Tensor) -> Tensor:
+    """Return which photographs have one of their class as the nearest other one."""
     apart = torch.cdist(features.flatten(1), features.flatten(1))
     nearest = apart.fill_diagonal_(torch.inf).argmin(dim=1)
-    return (labels[nearest] == labels).sum().item()
+    return labels[nearest] == labels
 
 
-def folds(features: Tensor, labels: Tensor, count: int = 5) -> int:
-    """Return how many a linear classifier gets right that learned from other folds."""
+def folds(features: Tensor, labels: Tensor, count: int = 5) -> Tensor:
+    """Return which ones a linear classifier of the other folds gets right."""
     part = (
         torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)) % count
     )
-    right = 0
+    right = torch.zeros(len(labels), dtype=torch.bool)
     for k in range(count):
         train, test = part != k, part == k
         found = linear(
             features[train].flatten(1), labels[train], features[test].flatten(1)
         )
-        right += (found == labels[test]).sum().item()
+        right[test] = found == labels[test]
     return right
+
+
+def counted(right: dict[str, Tensor]) -> dict:
+    """Return how many photographs each read-out gets right, and which: a digit each."""
+    return {
+        "right": {name: hits.sum().item() for name, hits in right.items()},
+        "hits": {
+            name: "".join(str(int(hit)) for hit in hits) for name, hits in right.items()
+        },
+    }
 
 
 @torch.inference_mode()
@@ -136,7 +148,7 @@ def difference_from_timm() -> dict:
 
 
 def look(task: dict) -> dict:
-    """Run one arm; return how many photographs find their class, of how many."""
+    """Run one arm; return which photographs find their class, and of how many."""
     if task["arm"] == "timm":
         return difference_from_timm()
     source = PUBLISHED[NAME]
@@ -144,13 +156,15 @@ def look(task: dict) -> dict:
     results = {"photographs": len(labels)}
     if task["arm"] == "pixels":
         right = {"neighbor": neighbors(images, labels), "linear": folds(images, labels)}
-        return results | {"right": right}
+        return results | counted(right)
     tokens = tokens_of(task["arm"], task.get("seed", 0))
-    results["right"] = {
-        "neighbor": neighbors(tokens[:, 0], labels),
-        "neighbor, all tokens": neighbors(tokens, labels),
-        "linear": folds(tokens[:, 0].clone(), labels),
-    }
+    results |= counted(
+        {
+            "neighbor": neighbors(tokens[:, 0], labels),
+            "neighbor, all tokens": neighbors(tokens, labels),
+            "linear": folds(tokens[:, 0].clone(), labels),
+        }
+    )
     if task["arm"] in MISTAKES:
         same = F.cosine_similarity(tokens[:, 0], right_tokens()[:, 0])
         results["cosine"] = round(same.mean().item(), 4)
