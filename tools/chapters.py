@@ -54,7 +54,7 @@ SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "09_attention_maps": 45,
     "11_distillation": 55,
     "12_deit_experiments": 35,
-    "13_pretrained_weights": 70,
+    "13_pretrained_weights": 42,
     "14_several_processes": 40,
     "15_training_costs": 40,
 }
