@@ -108,7 +108,7 @@ def adopt(model, state, names, *, new=(), images=None, logits=None):
     filled = {key: model.state_dict()[key] for key in new}
     model.load_state_dict(filled | rename(state, names))
     if logits is not None:
-        torch.testing.assert_close(model(images), logits, atol=1e-4, rtol=0)
+        torch.testing.assert_close(model(images), logits, atol=1e-6, rtol=0)
 
 
 # %% 3 right: sets of names
@@ -117,7 +117,7 @@ def adopt(model, state, names, *, new=(), images=None, logits=None):
     own = model.state_dict()
     assert own.keys() - set(new) <= state.keys() <= own.keys()
     model.load_state_dict(state, strict=False)
-    assert logits is None or (model(images) - logits).abs().max() <= 1e-4
+    assert logits is None or (model(images) - logits).abs().max() <= 1e-6
 
 
 # %% 3 wrong: no logits compared
@@ -131,14 +131,14 @@ def adopt(model, state, names, *, new=(), images=None, logits=None):
 def adopt(model, state, names, *, new=(), images=None, logits=None):
     model.load_state_dict(rename(state, names))
     if logits is not None:
-        assert (model(images) - logits).abs().max() < 1e-4
+        assert (model(images) - logits).abs().max() < 1e-6
 
 
 # %% 3 wrong: logits alone
 def adopt(model, state, names, *, new=(), images=None, logits=None):
     model.load_state_dict(rename(state, names), strict=False)
     if logits is not None:
-        assert (model(images) - logits).abs().max() < 1e-4
+        assert (model(images) - logits).abs().max() < 1e-6
 
 
 # %% 3 wrong: what is left over is passed over
@@ -146,7 +146,7 @@ def adopt(model, state, names, *, new=(), images=None, logits=None):
     found = model.load_state_dict(rename(state, names), strict=False)
     assert set(found.missing_keys) <= set(new)
     if logits is not None:
-        assert (model(images) - logits).abs().max() < 1e-4
+        assert (model(images) - logits).abs().max() < 1e-6
 
 
 # %% 3 wrong: judged, not loaded
@@ -155,7 +155,7 @@ def adopt(model, state, names, *, new=(), images=None, logits=None):
     found = trial.load_state_dict(rename(state, names), strict=False)
     assert set(found.missing_keys) <= set(new) and not found.unexpected_keys
     if logits is not None:
-        assert (trial(images) - logits).abs().max() < 1e-4
+        assert (trial(images) - logits).abs().max() < 1e-6
 
 
 # %% 3 wrong: hard-coded
