@@ -23,33 +23,55 @@ row_a = [0.665, 0.090, 0.245]
 slopes_a = [0.223, -0.060, -0.163]
 
 
-# %% 2 right: two triangles
-def neighbor_mask(n):
-    ones = torch.ones(n, n).bool()
-    return ones.tril(1) & ones.triu(-1)
+# %% 2 right: patch by patch
+def neighbor_mask(rows, columns):
+    places = [(y, x) for y in range(rows) for x in range(columns)]
+    return torch.tensor(
+        [[max(abs(y - v), abs(x - u)) < 2 for v, u in places] for y, x in places]
+    )
 
 
-# %% 2 right: cell by cell
-def neighbor_mask(n):
-    return torch.tensor([[abs(i - j) < 2 for j in range(n)] for i in range(n)])
+# %% 2 right: of rows and of columns
+def neighbor_mask(rows, columns):
+    bands = [torch.ones(n, n).tril(1).triu(-1) for n in (rows, columns)]
+    return torch.kron(*bands).bool()
+
+
+# %% 2 wrong: neighbors in the sequence
+def neighbor_mask(rows, columns):
+    place = torch.arange(rows * columns)
+    return (place[:, None] - place).abs() <= 1
+
+
+# %% 2 wrong: around the end of a row
+def neighbor_mask(rows, columns):
+    place = torch.arange(rows * columns)
+    apart = (place[:, None] - place).abs()
+    return (apart <= 1) | ((apart - columns).abs() <= 1)
+
+
+# %% 2 wrong: at a side only
+def neighbor_mask(rows, columns):
+    place = torch.arange(rows * columns)
+    y, x = place // columns, place % columns
+    return (y[:, None] - y).abs() + (x[:, None] - x).abs() <= 1
 
 
 # %% 2 wrong: blocked and free exchanged
-def neighbor_mask(n):
-    place = torch.arange(n)
-    return (place[:, None] - place).abs() > 1
+def neighbor_mask(rows, columns):
+    bands = [torch.ones(n, n).tril(1).triu(-1) for n in (rows, columns)]
+    return ~torch.kron(*bands).bool()
 
 
 # %% 2 wrong: zeros and ones
-def neighbor_mask(n):
-    place = torch.arange(n)
-    return ((place[:, None] - place).abs() <= 1).float()
+def neighbor_mask(rows, columns):
+    bands = [torch.ones(n, n).tril(1).triu(-1) for n in (rows, columns)]
+    return torch.kron(*bands)
 
 
 # %% 2 wrong: hard-coded
-def neighbor_mask(n):
-    drawn = ["##...", "###..", ".###.", "..###", "...##"]
-    return torch.tensor([[cell == "#" for cell in line] for line in drawn])
+def neighbor_mask(rows, columns):
+    return torch.ones(12, 12).tril(5).triu(-5).bool()
 
 
 # %% 3 right: smaller keys, by their state

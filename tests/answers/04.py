@@ -2,8 +2,8 @@
 class PostNormBlock(Block):
     def forward(self, x, context=None, need_weights=False):
         mixed, maps = self.attn(x, context, need_weights=need_weights)
-        first = self.norm1(mixed + x)
-        return self.norm2(first + self.mlp(first)), maps
+        first = self.norm1(self.skip(mixed) + x)
+        return self.norm2(first + self.skip(self.mlp(first))), maps
 
 
 # %% 1 right: norms in single steps
@@ -16,8 +16,8 @@ class PostNormBlock(Block):
 
     def forward(self, x, need_weights=False):
         attended, weights = self.attn(x, need_weights=True)
-        x = self.normed(self.norm1, x + attended)
-        return [self.normed(self.norm2, x + self.mlp(x)), weights]
+        x = self.normed(self.norm1, x + self.skip(attended))
+        return [self.normed(self.norm2, x + self.skip(self.mlp(x))), weights]
 
 
 # %% 1 wrong: pre-norm
@@ -46,6 +46,14 @@ class PostNormBlock(Block):
     def forward(self, x, need_weights=False):
         x = self.norm1(x + self.attn(x)[0])
         return self.norm2(x + self.mlp(x))
+
+
+# %% 1 wrong: nothing is skipped
+class PostNormBlock(Block):
+    def forward(self, x, need_weights=False):
+        attended, weights = self.attn(x, need_weights=need_weights)
+        x = self.norm1(x + attended)
+        return self.norm2(x + self.mlp(x)), weights
 
 
 # %% 1 wrong: hard-coded
@@ -115,16 +123,15 @@ def prepare(model):
             nn.init.normal_(weight, std=0.01)
 
 
-# %% 3 right: divided by the root of the number of sublayers
-def prepare(model):
-    for block in model.blocks:
-        for layer in (block.attn.proj, block.mlp.fc2):
-            layer.weight.mul_((2 * len(model.blocks)) ** -0.5)
-
-
 # %% 3 wrong: nothing changed
 def prepare(model):
     return model
+
+
+# %% 3 wrong: the MLPs alone
+def prepare(model):
+    for block in model.blocks:
+        block.mlp.fc2.weight.zero_()
 
 
 # %% 3 wrong: all weights smaller
@@ -164,36 +171,36 @@ def prepare(model):
         block.mlp.fc2 = nn.Sequential(block.mlp.fc2, LayerScale(32))
 
 
-# %% 4 right: by a power
-def at_scaled(g, a):
-    return g * a**-1.0
+# %% 4 right: by powers
+def at_scaled(gradient, a, eps):
+    return gradient(eps * a**-2.0) * a**-1.0
 
 
 # %% 4 right: row by row
-def at_scaled(g, a):
-    return torch.stack([row / a for row in g])
+def at_scaled(gradient, a, eps):
+    return torch.stack([row / a for row in gradient(eps=eps / a / a)])
 
 
-# %% 4 wrong: the gradient stays
-def at_scaled(g, a):
-    return g
+# %% 4 wrong: the epsilon stays
+def at_scaled(gradient, a, eps):
+    return gradient(eps) / a
+
+
+# %% 4 wrong: the epsilon as the deviation
+def at_scaled(gradient, a, eps):
+    return gradient(eps / a) / a
 
 
 # %% 4 wrong: larger tokens, larger gradient
-def at_scaled(g, a):
-    return a * g
-
-
-# %% 4 wrong: as the variance
-def at_scaled(g, a):
-    return g / a**2
+def at_scaled(gradient, a, eps):
+    return a * gradient(eps / a**2)
 
 
 # %% 4 wrong: a number
-def at_scaled(g, a):
+def at_scaled(gradient, a, eps):
     return 1 / a
 
 
 # %% 4 wrong: hard-coded
-def at_scaled(g, a):
-    return g / 10
+def at_scaled(gradient, a, eps):
+    return gradient(0.0) / 10

@@ -1,0 +1,66 @@
+"""The study of chapter 1: what it runs, and that the record is its own."""
+
+import json
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from experiments import division
+from vitutils.data import DATA
+
+
+def test_the_record_is_of_these_tasks():
+    held = json.loads((DATA / "results" / "division.json").read_text())
+    assert [row["task"] for row in held["runs"]] == division.tasks()
+    assert held["settings"] == division.SETTINGS
+    assert held["command"].startswith("python -m experiments division")
+
+
+def losses(arms, steps=3):
+    """Return the losses of some steps from the same start."""
+    found = []
+    for model, optimizer in arms:
+        torch.manual_seed(1)
+        for _ in range(steps):
+            *given, answers = division.examples(8)
+            loss = F.cross_entropy(model(*given), answers)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+def test_both_changes_undone_are_the_divided_layer():
+    arms = []
+    for arm in ("divided", "small start"):
+        torch.manual_seed(0)
+        arms.append(division.prepare({"d_k": 64, "arm": arm, "lr": 1e-2}))
+    arms[1][1].param_groups[0]["lr"] /= math.sqrt(64)  # W_q takes smaller steps, too
+    assert losses(arms)[0] == pytest.approx(losses(arms)[1], rel=1e-3)
+
+
+def test_arms_differ_in_what_they_are_named_for():
+    starts, rates = {}, {}
+    for arm in division.ARMS:
+        torch.manual_seed(0)
+        task = {"d_k": 64, "arm": arm, "lr": 1e-2}
+        model, optimizer = division.prepare(task)
+        starts[arm] = model.factor * model.w_q.weight.norm().item()
+        rates[arm] = [round(1e-2 / g["lr"]) for g in optimizer.param_groups]
+    assert starts["small start"] == pytest.approx(starts["divided"])
+    assert starts["small steps"] == pytest.approx(8 * starts["divided"])
+    assert rates.pop("small steps") == [8, 8, 1, 1]
+    assert {tuple(r) for r in rates.values()} == {(1, 1, 1, 1)}
+
+
+@pytest.mark.slow(1)
+def test_a_model_is_trained_and_scored(monkeypatch):
+    monkeypatch.setitem(division.SETTINGS, "marks", [1, 2])
+    task = {"d_k": 64, "arm": "warm-up", "lr": 1e-2, "seed": 0}
+    found = division.train(task)
+    assert found == division.train(task)
+    assert found != division.train(task | {"arm": "undivided"})
+    assert {*found["accuracy"]} == {"1", "2"}
