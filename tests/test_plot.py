@@ -591,6 +591,24 @@ def test_a_layer_of_two_heads_has_a_color_for_each_role():
     assert high / 4 == pytest.approx(wide / 3, abs=1e-3)  # square cells
 
 
+def test_a_product_frames_the_column_that_is_followed_and_what_it_meets():
+    pieces = [
+        ("Q", (2, 4), "query", "2 x 4"),
+        ("K", (4, 3), "key", "4 x 3"),
+        ("S", (2, 3), "neutral", "2 x 3"),
+        ("V", (3, 2), "value", "3 x 2"),
+    ]
+    patches = plot.product(pieces, row=0, column=1).axes[0].patches
+    frames = [patch for patch in patches if patch.get_linewidth() > 2]
+    cells = [(f.get_width() / 0.25, f.get_height() / 0.25) for f in frames]
+    assert cells == [(1, 4), (1, 1), (2, 1)]  # of K, S and V
+    (key, logit, value), filled = frames, [p for p in patches if p.get_fill()]
+    assert key.get_xy() == filled[8 + 10].get_xy()  # K's second, in its last row
+    assert logit.get_xy() == filled[8 + 12 + 1].get_xy()
+    assert value.get_xy() == filled[8 + 12 + 6 + 2].get_xy()
+    assert not any(p.get_linewidth() > 2 for p in plot.product(pieces).axes[0].patches)
+
+
 def test_a_residual_path_leads_from_what_is_named_to_its_plus():
     fig = plot.paths(
         {"plain": ["$x$", None, "part", None], "post": ["$x$", "part", "+", "norm"]}

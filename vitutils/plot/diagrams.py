@@ -15,7 +15,9 @@ MIDDLE = {"ha": "center", "va": "center"}
 
 
 def product(
-    pieces: Sequence[str | tuple[str, tuple[int, int], str, str]], row: int | None = 0
+    pieces: Sequence[str | tuple[str, tuple[int, int], str, str]],
+    row: int | None = 0,
+    column: int | None = None,
 ) -> Figure:
     """Draw matrices as grids of cells, with what happens between them.
 
@@ -24,6 +26,9 @@ def product(
             is (name, (rows, columns), color, its shape in words).
         row: a row that is followed: darker in all matrices that have the rows of the
             first; None for none.
+        column: a column of the second matrix that is followed: framed, with what it
+            meets: its cell of the followed row in matrices of as many columns, and its
+            own row in one of as many rows; None for none.
     """
     grids = [piece for piece in pieces if not isinstance(piece, str)]
     highest = max(shape[0] for _, shape, _, _ in grids)
@@ -33,7 +38,7 @@ def product(
         for piece in pieces
     ]
     x, y = (WIDTH - sum(widths)) / 2, highest * CELL / 2 + 0.4
-    followed = grids[0][1][0]
+    followed, keys = grids[0][1][0], grids[1][1][1]
     for piece, width in zip(pieces, widths, strict=True):
         if isinstance(piece, str):
             ax.text(x + width / 2, y, piece, fontsize=11, **MIDDLE)
@@ -50,6 +55,18 @@ def product(
                 ax.add_patch(Rectangle(corner, CELL, CELL, **cell))
                 edge = {"fill": False, "ec": EDGE, "lw": 0.8}
                 ax.add_patch(Rectangle(corner, CELL, CELL, **edge))
+        framed = None  # (x, y, width, height) in cells, from the lower left
+        if column is not None and piece is grids[1]:
+            framed = column, 0, 1, rows
+        elif None not in (row, column) and (rows, columns) == (followed, keys):
+            framed = column, rows - 1 - row, 1, 1
+        elif column is not None and rows == keys:
+            framed = 0, rows - 1 - column, columns, 1
+        if framed:
+            left, low, wide, tall = (CELL * side for side in framed)
+            corner = (x + left, top - rows * CELL + low)
+            edge = {"fill": False, "ec": INK, "lw": 2.2, "zorder": 3}
+            ax.add_patch(Rectangle(corner, wide, tall, **edge))
         center = x + width / 2
         ax.text(center, y + highest * CELL / 2 + 0.2, name, fontsize=12, **MIDDLE)
         ax.text(center, y - highest * CELL / 2 - 0.2, words, fontsize=10, **MIDDLE)
