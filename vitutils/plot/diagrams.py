@@ -38,7 +38,7 @@ def product(
         for piece in pieces
     ]
     x, y = (WIDTH - sum(widths)) / 2, highest * CELL / 2 + 0.4
-    followed, keys = grids[0][1][0], grids[1][1][1]
+    followed, keys = grids[0][1][0], grids[-1 if column is None else 1][1][1]
     for piece, width in zip(pieces, widths, strict=True):
         if isinstance(piece, str):
             ax.text(x + width / 2, y, piece, fontsize=11, **MIDDLE)
