@@ -17,9 +17,11 @@ from experiments import (
     distillation_long,
     division,
     fashion_mnist,
+    positions,
     published,
     settings,
     trails,
+    widths,
     wirings,
 )
 from vitutils.cli.train import ERRORS
@@ -32,9 +34,11 @@ MODULES = {
         distillation_long,
         division,
         fashion_mnist,
+        positions,
         published,
         settings,
         trails,
+        widths,
         wirings,
     )
     for study in module.ABOUT
