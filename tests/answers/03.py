@@ -219,5 +219,10 @@ class Cube(nn.Module):
 mine.act = Cube()
 train(mine, 0.05, steps=20, target=triples)
 
+# %% 4 wrong: one layer more
+mine.fc1 = nn.Sequential(nn.Linear(D, 20), nn.GELU(), nn.Linear(20, 16))
+mine.fc2 = nn.Linear(16, D)
+train(mine, 0.02, steps=20, target=triples)
+
 # %% 4 wrong: hard-coded
 mine = triples
