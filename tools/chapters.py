@@ -49,7 +49,6 @@ PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""
 CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
 SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "00_on_one_page": 45,
-    "03_mlp": 32,
     "08_training": 90,
     "09_attention_maps": 45,
     "11_distillation": 55,
