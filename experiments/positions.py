@@ -37,6 +37,10 @@ Before this was written, one run of ``left-right`` from seed 0 had been seen on 
 data set, and of every arm a trial of twenty batches from seed 9 on Fashion-MNIST. The
 seeds reported are others. Two runs of the search with twice the updates were stopped,
 for want of time, and left out.
+
+Asked afterwards (``pictures``): are the pictures themselves alike where positions are?
+The mean patch of each place over the images of an arm, from which the mean over all
+places is taken away, by the same measures, without any network.
 """
 
 from dataclasses import replace
@@ -256,9 +260,22 @@ def alike(task: dict, *, folder: str) -> dict:
     return {"accuracy": round(history[-1]["val_accuracy"], 4)} | found
 
 
+def mean_patches(task: dict, *, folder: str) -> dict:
+    """Return the likeness of the mean patches of places, in one arm's pictures."""
+    data = data_of(folder if task["data"] == "cifar10" else task["data"])
+    images = data.train.subset(SETTINGS["images"]).images
+    draw = torch.Generator().manual_seed(0)
+    images = changed(images, draw, pictures=task["pictures"])
+    places = F.unfold(images.double().mean(dim=0, keepdim=True), 4, stride=4)[0].T
+    return {"mean patch": likeness(places - places.mean(dim=0), images.shape[3] // 4)}
+
+
 def run(task: dict, *, folder: str) -> dict:
-    """Run one task of either part."""
-    return alike(task, folder=folder) if task["part"] == "alike" else judged(task)
+    """Run one task of any part."""
+    if task["part"] == "kinds":
+        return judged(task)
+    part = alike if task["part"] == "alike" else mean_patches
+    return part(task, folder=folder)
 
 
 def search() -> list[dict]:
@@ -300,6 +317,14 @@ def alike_tasks(data: str) -> list[dict]:
     ]
 
 
+def afterwards() -> list[dict]:
+    """Return the tasks that were asked for after the others had been seen."""
+    return [
+        {"part": "pictures", "data": data, "pictures": pictures}
+        for data, pictures in product(("fashion_mnist", "cifar10"), PICTURES[:3])
+    ]
+
+
 def perform(
     name: str, *, command: str, workers: int | None = None, data: str = "cifar10"
 ) -> Path:
@@ -313,5 +338,5 @@ def perform(
     if len(runs) < len(first):
         runs = keep(first, train)["runs"]
     rest = tasks_of(best_rates(runs), SEEDS) + alike_tasks("cifar10")
-    keep(first + rest, train)
+    keep(first + rest + afterwards(), train)
     return path

@@ -16,7 +16,7 @@ def test_the_record_is_of_these_tasks():
     rates = positions.best_rates(HELD["runs"])
     tasks = positions.alike_tasks("fashion_mnist") + positions.search()
     tasks += positions.tasks_of(rates, positions.SEEDS)
-    tasks += positions.alike_tasks("cifar10")
+    tasks += positions.alike_tasks("cifar10") + positions.afterwards()
     assert [row["task"] for row in HELD["runs"]] == tasks
     folder = HELD["settings"]["data"]
     assert HELD["settings"] == positions.SETTINGS | {"data": folder}
@@ -96,3 +96,11 @@ def test_a_reordered_vit_is_measured_where_its_patches_come_from(monkeypatch):
     assert results["before"] != results["after"] != results["after, by source"]
     plain = positions.run(task | {"pictures": "as they are"}, folder="")
     assert plain["before"] == results["before"] and len(plain) == 3
+
+
+def test_mirrored_pictures_have_mean_patches_alike():
+    task = {"part": "pictures", "data": "fashion_mnist", "pictures": "up-down"}
+    found = positions.run(task, folder="")["mean patch"]
+    plain = positions.run(task | {"pictures": "as they are"}, folder="")["mean patch"]
+    assert found.keys() == plain.keys() == {"neighbors", "left_right", "up_down"}
+    assert found["up_down"] > plain["up_down"]
