@@ -59,63 +59,72 @@ def rollout_keeping(weights, keep):
     return R
 
 
-# %% 2 right: what lies between, not within
-def habit(maps, classes):
-    middle = maps.mean(0)
-    between = 0
-    for c in set(classes.tolist()):
-        own = maps[classes == c]
-        between += len(own) * (own.mean(0) - middle).pow(2).sum()
-    return between / (maps - middle).pow(2).sum()
+# %% 2 right: patches in a random order, put into the places of their kind
+def control(scores, empty):
+    places = scores.argsort(dim=1, descending=True)
+    slots = empty.gather(1, places).float().argsort(dim=1, stable=True)
+    drawn = (torch.rand(scores.shape) + empty).argsort(dim=1)
+    order = torch.empty_like(places).scatter(1, slots, drawn)
+    return -order.argsort(dim=1).float()
 
 
-# %% 2 right: by one-hot classes, in double precision
-def habit(maps, classes):
-    maps = maps.double()
-    hot = F.one_hot(classes).double()
-    means = hot @ ((hot.T @ maps) / hot.sum(0).clamp(min=1)[:, None])
-    total = maps.var(dim=0, unbiased=False).sum()
-    return float(1 - ((maps - means) ** 2).sum(1).mean() / total)
+# %% 2 right: whole numbers, kind by kind
+def control(scores, empty):
+    rank = scores.argsort(1).argsort(1)
+    found = torch.zeros_like(rank)
+    for i in range(len(rank)):
+        for kind in (True, False):
+            at = (empty[i] == kind).nonzero()[:, 0]
+            found[i, at[torch.randperm(len(at))]] = rank[i, at]
+    return found
 
 
-# %% 2 wrong: the share within the classes
-def habit(maps, classes):
-    means = class_mean(maps, classes)
-    return ((maps - means).square().sum() / (maps - maps.mean(0)).square().sum()).item()
+# %% 2 wrong: a random order
+def control(scores, empty):
+    return torch.rand(scores.shape)
 
 
-# %% 2 wrong: around zero, not around the mean of all
-def habit(maps, classes):
-    return (
-        1 - (maps - class_mean(maps, classes)).square().sum() / maps.square().sum()
-    ).item()
+# %% 2 wrong: object patches first, at random
+def control(scores, empty):
+    return torch.rand(scores.shape) - empty.float()
 
 
-# %% 2 wrong: distances, not their squares
-def habit(maps, classes):
-    within = (maps - class_mean(maps, classes)).norm(dim=1).sum()
-    return 1 - within / (maps - maps.mean(0)).norm(dim=1).sum()
+# %% 2 wrong: the map itself
+def control(scores, empty):
+    return scores
 
 
-# %% 2 wrong: each class counts alike
-def habit(maps, classes):
-    means = torch.stack([maps[classes == c].mean(0) for c in classes.unique()])
-    total = maps.var(dim=0, unbiased=False).sum()
-    return (means.var(dim=0, unbiased=False).sum() / total).item()
+# %% 2 wrong: another image's map
+def control(scores, empty):
+    return scores.roll(1, dims=0)
 
 
-# %% 2 wrong: three classes, from 0 to 2
-def habit(maps, classes):
-    means = torch.zeros_like(maps)
-    for c in range(3):
-        means[classes == c] = maps[classes == c].mean(dim=0)
-    within = (maps - means).square().sum()
-    return (1 - within / (maps - maps.mean(dim=0)).square().sum()).item()
+# %% 2 wrong: only the object's patches shuffled
+def control(scores, empty):
+    found = scores.clone()
+    for row, blank in zip(found, empty):
+        row[~blank] = row[~blank][torch.randperm(int((~blank).sum()))]
+    return found
+
+
+# %% 2 wrong: by place, not at random
+def control(scores, empty):
+    found = scores.clone()
+    for row, blank in zip(found, empty):
+        for group in (blank, ~blank):
+            row[group] = row[group].sort().values
+    return found
+
+
+# %% 2 wrong: the right numbers on average, not in each image
+def control(scores, empty):
+    found = torch.rand(scores.shape)
+    return found + (scores[empty].mean() - scores[~empty].mean()) * empty
 
 
 # %% 2 wrong: hard-coded
-def habit(maps, classes):
-    return 0.49
+def control(scores, empty):
+    return orders["this network"]["random"]
 
 
 # %% 3 right: AdamW, and cross-entropy with the answers as targets
