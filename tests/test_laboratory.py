@@ -624,6 +624,9 @@ def test_a_reader_breaks_a_model_counts_and_lets_one_learn(browser, html):
         lab.get_by_role("button", name="Count on 200 images").click()
         counted = lab.get_by_text("Right answers: whole 175 of 200 (88 %), broken")
         counted.wait_for()
+        tab.evaluate("location.hash = 'what-is-the-scaling-worth'")
+        expect(lab.get_by_label("no scaling by √d")).to_be_checked()
+        expect(counted).to_have_count(0)  # it was another model's
 
         lab.get_by_role("tab", name="Look").click()
         assert lab.get_by_text("The model is broken").is_visible()

@@ -105,6 +105,13 @@ lab.isWhole = () => {
   return !order && !classToken && !erased.size && !switches.size && !silenced.size;
 };
 
+/* Return a text that is another one for another model or other damage. */
+lab.described = () => {
+  const { model, order, erased, switches, silenced, classToken } = lab.state;
+  const sets = [erased, switches, silenced].map((set) => [...set].sort());
+  return JSON.stringify([model.name, order, sets, classToken?.after, classToken?.other]);
+};
+
 lab.mend = () => {
   Object.assign(lab.state, { order: null, classToken: null });
   for (const name of ["erased", "switches", "silenced"]) lab.state[name].clear();

@@ -144,7 +144,9 @@
   }
 
   /* Return a link to the part of the glossary that explains a word. */
-  const word = (text, part) => make("a", { href: `${BOOK}book/glossary.html#${part}` }, text);
+  // In a tab of its own, or what has been learned and set here would be lost.
+  const word = (text, part) =>
+    make("a", { href: `${BOOK}book/glossary.html#${part}`, target: "_blank" }, text);
 
   /* Draw pixels (C, side, side), 0 to 255, on a canvas. */
   function paint(canvas, pixels, side) {
@@ -622,11 +624,15 @@
     });
     const boxes = []; // what brings each control in step with the state
     let stop = null,
+      of = null, // what was counted, which a link or another model may change too
       round = 0;
-    const changed = () => {
+    const forget = () => {
       stop?.();
-      stop = null;
+      stop = of = null;
       counted.textContent = "";
+    };
+    const changed = () => {
+      forget();
       update();
     };
     const check = (words, is, turn) => {
@@ -777,7 +783,8 @@
     }
 
     const count = button("Count", () => {
-      stop?.();
+      forget();
+      of = lab.described();
       counted.textContent = "Counting …";
       const model = { config: state.model.config, parameters: state.model.parameters };
       const inputs = images.pixels.map((pixels) => lab.normalize(pixels, state.model));
@@ -826,6 +833,7 @@
     views.Break = () => {
       const { model, erased, order } = state,
         { classes } = model;
+      if (of !== null && of !== lab.described()) forget();
       buildSilence(model.config);
       buildToken();
       boxes.forEach((step) => step());
@@ -1151,7 +1159,7 @@
           {},
           "What the ",
           word("head", "the-model"),
-          " would answer after each block (logit lens)",
+          " would answer after each block (logit lens); violet: the final answer",
         ),
         make(
           "thead",
