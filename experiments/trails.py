@@ -1,9 +1,10 @@
-"""One block and more time, heads or width: the runs behind a figure of chapter 5.
+"""One block with more time, heads or width, and how far 1 to 4 blocks get (chapter 5).
 
     python -m experiments trails        # about fourteen minutes of one core
+    python -m experiments looks         # about five minutes of one core
 
-Can one block follow trails of four notes (chapter 5) if it gets what two blocks, or one
-block that is applied twice, do not need? Fixed before the runs:
+**trails.** Can one block follow trails of four notes (chapter 5) if it gets what two
+blocks, or one block that is applied twice, do not need? Fixed before the runs:
 
 - Arms: two blocks, and one block applied twice, for 200 updates; one block with as many
   parameters as the two, with one head and with eight, and one twice as wide in all, for
@@ -17,6 +18,17 @@ block that is applied twice, do not need? Fixed before the runs:
 - That depth is needed in these runs is claimed if each seed of the stacks is ahead of
   each seed of every arm of one block at the end; that one block "stops after two
   notes" only if it names the end of two notes where that differs from the answer.
+
+**looks.** If each block takes one look, L blocks can follow 2 ** L notes. Can trained
+ones follow as many, and no more? Fixed before the runs:
+
+- Stacks of 1 to 4 blocks, each on trails of 2, 4, 8 and 16 notes among 16 places: 500
+  updates (enough in a pilot with another seed) at 3e-3, which falls to zero along a
+  cosine; seeds 0, 1 and 2. The stacks are not made equal in parameters.
+- Reported: accuracy on 2,000 new trails, and how often 2 ** L notes lead where the
+  whole trail does, which is what naming their end would bring.
+- "Each block doubles the trail" is claimed where every seed of L blocks reaches 0.99
+  with 2 ** L notes and none reaches 0.9 with twice as many.
 """
 
 from itertools import product
@@ -29,7 +41,10 @@ from experiments.record import record
 from vitutils.data import DATA
 from vitutils.encoder import Encoder
 
-ABOUT = {"trails": "chapter 5's trails: one block with more time, heads, width"}
+ABOUT = {
+    "trails": "chapter 5's trails: one block with more time, heads, width",
+    "looks": "chapter 5's trails: how many notes 1 to 4 blocks can follow",
+}
 ARMS = {
     "two blocks": {"depth": 2, "mlp_dim": 96},
     "one block twice": {"depth": 1, "mlp_dim": 96, "times": 2},
@@ -58,18 +73,32 @@ SETTINGS = {
 }
 
 
-def tasks():
-    """Return the runs of the study, seed by seed."""
+LOOKS = {
+    "places": 16,
+    "mlp_dim": 96,
+    "updates": 500,
+    "batch_size": 64,
+    "lr": 3e-3,
+    "test_trails": 2000,
+}
+
+
+def tasks(name):
+    """Return the runs of a study, seed by seed."""
+    if name == "looks":
+        runs = product((0, 1, 2), (2, 4, 8, 16), (1, 2, 3, 4))
+        return [{"depth": L, "steps": steps, "seed": seed} for seed, steps, L in runs]
     runs = product(SETTINGS["seeds"], SETTINGS["rates"], ARMS)
     return [{"arm": arm, "lr": lr, "seed": seed} for seed, lr, arm in runs]
 
 
-def trails(count, generator=None):
-    """Return notes and where four of them lead, both (count, places)."""
-    places = SETTINGS["places"]
+def trails(
+    count, generator=None, *, places=SETTINGS["places"], steps=SETTINGS["steps"]
+):
+    """Return notes and where so many of them lead, both (count, places)."""
     notes = torch.randint(places, (count, places), generator=generator)
     answer = notes
-    for _ in range(SETTINGS["steps"] - 1):
+    for _ in range(steps - 1):
         answer = notes.gather(1, answer)
     return notes, answer
 
@@ -77,9 +106,16 @@ def trails(count, generator=None):
 class TrailReader(nn.Module):
     """The model of chapter 5: place plus note, an encoder, a guess for each token."""
 
-    def __init__(self, depth, mlp_dim, num_heads=1, embed_dim=48, times=1):
+    def __init__(
+        self,
+        depth,
+        mlp_dim,
+        num_heads=1,
+        embed_dim=48,
+        times=1,
+        places=SETTINGS["places"],
+    ):
         super().__init__()
-        places = SETTINGS["places"]
         self.place = nn.Parameter(0.5 * torch.randn(places, embed_dim))
         self.note = nn.Parameter(0.5 * torch.randn(places, embed_dim))
         self.encoder = Encoder(
@@ -129,8 +165,34 @@ def run(task):
     return {"parameters": size, "scores": scores}
 
 
+def run_looks(task):
+    """Train a stack on trails of one length; return how often it is right."""
+    torch.manual_seed(task["seed"])
+    world = {"places": LOOKS["places"], "steps": task["steps"]}
+    model = TrailReader(task["depth"], LOOKS["mlp_dim"], places=LOOKS["places"])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LOOKS["lr"], fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, LOOKS["updates"])
+    for _ in range(LOOKS["updates"]):
+        notes, answer = trails(LOOKS["batch_size"], **world)
+        loss = F.cross_entropy(model(notes).flatten(0, 1), answer.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    generator = torch.Generator().manual_seed(1234)
+    notes, answer = trails(LOOKS["test_trails"], generator, **world)
+    reached = notes  # where 2 ** depth notes lead, or the whole trail
+    for _ in range(min(2 ** task["depth"], task["steps"]) - 1):
+        reached = notes.gather(1, reached)
+    with torch.no_grad():
+        guess = model(notes).argmax(dim=-1)
+    shares = {"accuracy": guess == answer, "reached": reached == answer}
+    return {name: round(hit.float().mean().item(), 4) for name, hit in shares.items()}
+
+
 def perform(name, *, command, workers=None):
-    """Run the study; return the path of its record."""
+    """Run a study; return the path of its record."""
     path = DATA / "results" / f"{name}.json"
-    record(path, tasks(), run, settings=SETTINGS, command=command, workers=workers)
+    settings, do = (LOOKS, run_looks) if name == "looks" else (SETTINGS, run)
+    record(path, tasks(name), do, settings=settings, command=command, workers=workers)
     return path

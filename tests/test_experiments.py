@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from experiments import cifar10, fashion_mnist, published, settings
+from experiments import cifar10, fashion_mnist, published, settings, trails
 from experiments.command import MODULES, main
 from experiments.students import both_learn_the_labels, measure
 from vitutils.data import DATA, load
@@ -119,8 +119,18 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 
 def test_every_study_is_one_of_the_command():
     others = {"distillation", "distillation_long", "division", "fashion_mnist"}
-    others |= {"positions", "published", "settings", "trails", "widths", "wirings"}
+    others |= {"looks", "positions", "published", "settings", "trails", "widths"}
+    others |= {"wirings"}
     assert MODULES.keys() == {*cifar10.STUDIES, *others}
+
+
+@pytest.mark.parametrize(
+    "name, shared", [("trails", trails.SETTINGS), ("looks", trails.LOOKS)]
+)
+def test_the_records_of_chapter_5_are_those_of_its_studies(name, shared):
+    held = json.loads((DATA / "results" / f"{name}.json").read_text())
+    assert held["settings"] == json.loads(json.dumps(shared))
+    assert [run["task"] for run in held["runs"]] == trails.tasks(name)
 
 
 @pytest.mark.slow(2)
