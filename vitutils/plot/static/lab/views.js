@@ -778,7 +778,7 @@
         make("legend", {}, "Class token from another image"),
         make("div", {}, where),
         make("div", {}, which),
-        make("div", {}, chapter(7, "07_vision_transformer", "three-steps-in-a-class")),
+        make("div", {}, chapter(7, "07_vision_transformer", "what-it-computes")),
       );
     }
 
