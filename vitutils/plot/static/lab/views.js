@@ -704,7 +704,7 @@
         ", MLP: ",
         chapter(3, "03_mlp", "what-attention-leaves-undone"),
         ", heads: ",
-        chapter(9, "09_attention_maps", "head-by-head"),
+        chapter(9, "09_attention_maps", "explore-the-weights"),
       ),
     );
     function buildSilence({ depth, num_heads }) {
