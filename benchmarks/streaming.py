@@ -12,7 +12,9 @@ ratio is the median over rounds of our images a second over torchvision's.
 import argparse
 import io
 import random
+import shlex
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterable
@@ -25,6 +27,7 @@ from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
 from vitutils.data import DATA, datasets, files, load
+from vitutils.engine.machine import machine, write_json
 
 
 def write_photos(folder: Path, number: int) -> None:
@@ -61,6 +64,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=224, help="side in pixels")
     parser.add_argument("--batch", type=int, default=64, help="images a batch")
     parser.add_argument("--rounds", type=int, default=5, help="passes of each")
+    parser.add_argument("--record", type=Path, help="write the rates as JSON here")
     options = parser.parse_args()
     datasets.MEMORY_LIMIT = 0
     with tempfile.TemporaryDirectory() as made:
@@ -94,6 +98,20 @@ def main() -> None:
             f"{workers} workers, images a second: vitutils {rates[0]}, torchvision "
             f"{rates[1]}, ratio {ratio:.2f}"
         )
+        if options.record:
+            record = {
+                "command": shlex.join(["python", *sys.argv]),
+                **machine("torch", "torchvision"),
+                "images": len(train),
+                "size": options.size,
+                "workers": workers,
+                "images_per_second": {
+                    "vitutils": [round(each, 1) for each in ours],
+                    "torchvision": [round(each, 1) for each in others],
+                },
+                "ratio": round(ratio, 3),
+            }
+            write_json(record, options.record)
 
 
 if __name__ == "__main__":
