@@ -20,7 +20,7 @@ from vitutils.data import DATA
 from vitutils.engine.checkpoints import write_atomically
 from vitutils.engine.machine import machine, write_json
 
-REAL = (DATA / "results" / "settings.json").read_bytes()
+REAL = (DATA / "results" / "looks.json").read_bytes()
 
 
 def begin(folder, *words):
