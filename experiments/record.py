@@ -1,5 +1,6 @@
 """Recorded runs: each result is kept as it comes, with where it was measured."""
 
+import gc
 import json
 import os
 import signal
@@ -157,6 +158,7 @@ def undisturbed():
 
 def work(pipe, run):
     """Run the tasks that come through a pipe and send back their rows, until None."""
+    gc.freeze()  # all that is imported is no garbage, not in the end either
     threading.Thread(target=end_with_parent, daemon=True).start()
     torch.set_num_threads(1)  # the other cores have tasks of their own
     tqdm.set_lock(threading.RLock())  # not one of all processes, which outlives a kill

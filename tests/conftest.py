@@ -1,5 +1,7 @@
 """What several tests share: the book, its settings, a browser, the workers' order."""
 
+import atexit
+import gc
 import os
 import shutil
 import signal
@@ -128,6 +130,12 @@ def browser():
         browser = playwright.chromium.launch(executable_path=found, args=quiet)
         yield browser
         browser.close()
+
+
+def pytest_collection_finish():
+    """Keep the collector of garbage from walking through all that was imported."""
+    gc.freeze()
+    atexit.register(gc.freeze)
 
 
 def pytest_addoption(parser):

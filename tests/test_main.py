@@ -1,5 +1,6 @@
 """The command's first and last seconds: Ctrl-C at any time is a line."""
 
+import gc
 import importlib
 import os
 import re
@@ -73,6 +74,23 @@ def test_ctrl_c_in_a_command_is_a_line_and_other_handlers_come_back(
     assert start("stopped", ["a"], stopped="that is all") == 130
     assert capsys.readouterr().err == "that is all\n"
     assert [signal.getsignal(s) for s in STOPS] == before
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_collector_of_garbage_works_in_a_command_and_as_before_it(
+    monkeypatch, kept
+):
+    def states(arguments):
+        seen.extend([gc.isenabled(), gc.get_freeze_count() > 0])
+        return 0
+
+    monkeypatch.setitem(sys.modules, "states", SimpleNamespace(main=states))
+    seen, counted = [], gc.get_freeze_count()
+    (gc.freeze if kept else gc.unfreeze)()
+    start("states", [])
+    assert seen == [True, True]
+    assert gc.isenabled() and (gc.get_freeze_count() > 0) == kept
+    (gc.freeze if counted else gc.unfreeze)()
 
 
 @pytest.mark.slow(5)
