@@ -144,7 +144,7 @@ def position_similarity(
         )
     unit = torch.nn.functional.normalize(embed[-rows * columns :], dim=-1)
     maps = (unit @ unit.T).view(-1, rows, columns).numpy()
-    fig, ax = plt.subplots(figsize=(NARROW, NARROW * rows / columns * 0.85 + 0.4))
+    fig, ax = plt.subplots(figsize=(WIDTH, WIDTH * rows / columns * 0.85 + 0.4))
     image = ax.imshow(mosaic(maps, columns), cmap=DIVERGING, vmin=-1, vmax=1)
     frame_tiles(ax, rows * columns, columns, grid)
     for axis, n in ((ax.yaxis, rows), (ax.xaxis, columns)):
