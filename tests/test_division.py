@@ -49,9 +49,11 @@ def test_arms_differ_in_what_they_are_named_for():
         torch.manual_seed(0)
         task = {"d_k": 64, "arm": arm, "lr": 1e-2}
         model, optimizer = division.prepare(task)
-        starts[arm] = model.factor * model.w_q.weight.norm().item()
+        logits = model.w_q.weight @ model.w_k.weight.T
+        starts[arm] = model.factor * logits.norm().item()
         rates[arm] = [round(1e-2 / g["lr"]) for g in optimizer.param_groups]
-    assert starts["small start"] == pytest.approx(starts["divided"])
+    for arm in ("small start", "shared start"):
+        assert starts[arm] == pytest.approx(starts["divided"])
     assert starts["small steps"] == pytest.approx(8 * starts["divided"])
     assert rates.pop("small steps") == [8, 8, 1, 1]
     assert {tuple(r) for r in rates.values()} == {(1, 1, 1, 1)}
