@@ -357,11 +357,19 @@ def test_weight_is_written_beside_the_pointer(browser, tmp_path, page):
             assert tab.evaluate("document.scrollingElement.scrollWidth") <= 320
 
 
+# The keys that come through to the window, where VS Code takes them for its notebook.
+HEAR = """() => {
+  globalThis.heard = [];
+  addEventListener("keydown", ({ key }) => heard.push(key));
+}"""
+
+
 def test_arrow_keys_move_between_patches(browser, tmp_path, page):
     with opened(browser, tmp_path, page, '<p style="height: 2000px">') as tab:
         reader = Reader(tab)
         tab.keyboard.press("Tab")
         assert reader.query == 1  # the first patch
+        tab.evaluate(HEAR)
         for key in ("ArrowUp", "ArrowLeft"):
             tab.keyboard.press(key)
             assert reader.query == 1  # at the edge
@@ -373,6 +381,8 @@ def test_arrow_keys_move_between_patches(browser, tmp_path, page):
         tab.keyboard.press("ArrowDown")
         assert reader.query == 12
         assert tab.evaluate("scrollY") == 0
+        tab.keyboard.press("d")  # twice, it deletes a cell in VS Code
+        assert set(tab.evaluate("heard")) == {"Control"}
 
 
 def test_enter_pins_and_escape_lets_go(browser, tmp_path, page):

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 
 import laboratory as tool
@@ -17,7 +18,7 @@ import torch.nn.functional as F
 from laboratory import LAB, MODELS, ROOT, TEST_IMAGES
 from playwright.sync_api import expect
 from test_book import opened
-from test_explorer import INSERT
+from test_explorer import HEAR, INSERT
 from test_explorer import opened as opened_file
 from test_looks import AXE, BARRIERS, FITS, LEGIBLE, faults
 
@@ -694,6 +695,19 @@ def test_a_chapters_link_opens_what_it_speaks_of(browser, html):
                 expect(chosen).to_have_text(found)
             else:
                 expect(panel.locator(".lab-answer")).to_contain_text(found)
+        tab.get_by_role("tab", name="Run").click()
+        panel = tab.get_by_role("tabpanel", name="Run")
+        panel.get_by_role("button", name="Blank").click()
+        tab.evaluate("location.hash = 'one-head-without-the-scaling'")
+        panel = tab.get_by_role("tabpanel", name="Learn")
+        chosen = panel.locator(".lab-settings option:checked").all_inner_texts()
+        assert chosen[5] == "1" and chosen[7] == "none"
+        tab.evaluate("location.hash = 'what-is-the-scaling-worth'")
+        answer = tab.get_by_role("tabpanel", name="Break").locator(".lab-answer")
+        expect(answer).to_contain_text("Ankle boot (99 %); broken")  # none was drawn
+        expect(answer).to_contain_text("Its logit went from 9.1")
+        assert tab.get_by_label("no scaling by √d (here √16)").is_checked()
+        tab.evaluate("(hash) => { location.hash = hash; }", hashes[0])
         tab.reload()  # as from another page
         panel = tab.get_by_role("tabpanel", name="Run")
         expect(panel.locator(".lab-answer")).to_contain_text("Dress, with 52 %")
@@ -846,6 +860,13 @@ def test_notebooks_run_break_and_look_at_models_of_their_own(browser, tmp_path):
             expect(lab.locator(".lab-Break .lab-answer")).to_contain_text("broken,")
             lab.get_by_role("tab", name="Look").click()
             lab.locator(".lab-Look select").nth(1).select_option(label="2")
+            tab.evaluate(HEAR)
+            lab.locator(".lab-Look [role=gridcell]").first.focus()
+            for key in ("Enter", "ArrowDown", " ", "d"):
+                tab.keyboard.press(key)
+            said = lab.locator(".lab-Look .lab-answer").inner_text()
+            assert "patch in row 2, column 1 takes most" in said
+            assert tab.evaluate("heard") == []
             assert lab.locator(".lab-vector:visible").count() == 3
             link = lab.locator(".lab-Look a").first.get_attribute("href")
             assert link.startswith("https://") and "/book/glossary.html#" in link
@@ -861,6 +882,25 @@ def test_notebooks_run_break_and_look_at_models_of_their_own(browser, tmp_path):
         assert tab.locator("img").bounding_box()["width"] > 400
         assert tab.get_by_text("The laboratory computes where scripts run").is_visible()
         assert tab.locator("button, select, [role], [tabindex]").count() == 0
+
+
+def test_a_frame_of_no_origin_holds_a_laboratory_as_in_colab(browser, tmp_path):
+    model, images, classes = own()
+    labels = [i % 10 for i in range(12)]
+    made = laboratory(model, images, classes=classes, labels=labels).html
+    ground = "<style>body { background: #383838; color: #d5d5d5 }</style>"
+    frame = f"""<iframe sandbox="allow-scripts" width="700" height="600"
+      srcdoc="{escape(ground + made)}"></iframe>"""
+    with opened_file(browser, tmp_path, frame) as tab:
+        lab = tab.frame_locator("iframe").locator(".laboratory")
+        lab.get_by_role("tab", name="Break").click()
+        lab.get_by_label("no positions").check()
+        lab.get_by_role("button", name="Count on 12 images").click()
+        lab.get_by_text("Right answers: whole").wait_for()
+        bar = lab.locator(".lab-sticky")  # it would be a black one, by `Canvas`
+        assert bar.evaluate("(each) => getComputedStyle(each).backgroundColor") == (
+            "rgb(56, 56, 56)"
+        )
 
 
 @pytest.fixture

@@ -196,7 +196,12 @@
       if (event.key === "Escape" && pin !== null) {
         pin = null;
         show();
+        event.stopPropagation();
       }
+      // VS Code takes what comes through to the window for its notebook: Enter to edit
+      // the cell, arrows to go to another, letters for more.
+      if (!event.ctrlKey && !event.altKey && !event.metaKey && !/^(Escape|F\d+)$/.test(event.key))
+        event.stopPropagation();
       const k = token(event),
         [r, c] = place(k),
         ctrl = event.ctrlKey;
@@ -213,6 +218,7 @@
       else if (event.key === "Enter" || event.key === " ") event.target.click();
       else return;
       event.preventDefault(); // the page stays where it is
+      event.stopPropagation(); // Control and End, too
     });
     root.addEventListener("change", show);
     show();

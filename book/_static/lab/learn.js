@@ -179,10 +179,10 @@ lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
       );
     },
   );
-  /* Choose one value, and all others as they were at first. */
-  lab.chooseLearning = (wanted, value) => {
+  /* Choose some values, and all others as they were at first. */
+  lab.chooseLearning = (wanted) => {
     Object.entries(CHOICES).forEach(([name, [, values, first]], i) => {
-      const chosen = name === wanted ? values.indexOf(value) : first;
+      const chosen = name in wanted ? values.indexOf(wanted[name]) : first;
       settings[name] = values[chosen];
       controls[i].lastChild.value = chosen;
     });
@@ -372,7 +372,7 @@ lab.learnView = ({ make, button, select, paint, percent, word, CHAPTERS }) => {
       word("blocks", "the-model"),
       " and ",
       word("heads", "attention"),
-      " are in the glossary; scaling is of chapter ",
+      " are in the glossary; scaling, by the root of a head’s width d = 32 / heads, is of chapter ",
       chapter(1, "01_scaled_dot_product_attention.html#what-the-square-root-changes"),
       ", the schedule of ",
       chapter(8, "08_training.html#pitfall-a-schedule-counted-in-epochs"),

@@ -10,6 +10,16 @@ lab.own = (root, { book, model, images }) => {
   Object.assign(lab, { root, book, models: [["model", "model", "images"]] });
   root.id ||= `laboratory-${Math.random().toString(36).slice(2)}`;
   if (document.documentElement.dataset.theme) return; // the book's page knows
+  // VS Code takes what comes through to the window for its notebook: Enter to edit the
+  // cell, arrows to go to another, letters for more.
+  root.addEventListener("keydown", (event) => {
+    const { key, ctrlKey, altKey, metaKey } = event;
+    if (!ctrlKey && !altKey && !metaKey && !/^(Escape|F\d+)$/.test(key)) event.stopPropagation();
+  });
+  const is = (each) => getComputedStyle(each).backgroundColor;
+  let ground = root;
+  while (ground && /, 0\)$/.test(is(ground))) ground = ground.parentElement;
+  if (ground) root.style.setProperty("--lab-ground", is(ground));
   const [red, green, blue] = getComputedStyle(root)
     .color.match(/[\d.]+/g)
     .map(Number);

@@ -49,6 +49,9 @@
     "what-do-the-positions-know": { switches: "noPositions" },
     "what-is-left-without-the-residual": { switches: "noResidual" },
     "what-is-the-scaling-worth": { switches: "noScaling" },
+    "the-weights-without-the-scaling": { view: "Look", switches: "noScaling" },
+    "one-head-with-the-scaling": { view: "Learn", learn: { heads: 1 } },
+    "one-head-without-the-scaling": { view: "Learn", learn: { heads: 1, scaling: false } },
     "what-do-queries-and-keys-have-of-their-own": {
       view: "Look",
       switches: "oneProjection",
@@ -57,10 +60,10 @@
     "when-does-the-class-token-know": { exchanged: 4 },
     "does-the-answer-need-the-last-attention": { silenced: "3.attn" },
     "what-do-two-heads-answer": { view: "Run", model: 1, image: 10 },
-    "what-does-a-teacher-add": { view: "Learn", learn: ["teacher", true] },
+    "what-does-a-teacher-add": { view: "Learn", learn: { teacher: true } },
     "what-does-a-broken-schedule-do-to-the-curves": {
       view: "Learn",
-      learn: ["schedule", "broken"],
+      learn: { schedule: "broken" },
     },
   };
   const OTHER = 3; // the image whose class token is taken at first: no boot
@@ -326,6 +329,7 @@
     otherNames = few.map((i, k) => [named[k], i]);
     const thumbs = few.map((i) => paint(make("canvas", { "aria-hidden": true }), pixels[i], side));
     const first = Math.max(0, few.indexOf(0));
+    images.first = first;
     images.choice = radios("Image", named, thumbs, (k) => setImage(few[k]), first);
     strip.replaceChildren(images.choice.element);
     state.pixels = pixels[few[first]].slice();
@@ -458,7 +462,8 @@
           "Draw with a mouse or a finger; or go to the picture by Tab, move by the arrow keys, draw by the space bar.";
       } else {
         canvas.removeAttribute("role");
-        hint.textContent = "A photo stays on your machine: nothing is sent anywhere.";
+        hint.textContent =
+          "Your photo or drawing stays on your machine: nothing is sent, and no link carries it.";
       }
     }
 
@@ -634,6 +639,8 @@
     const changed = () => {
       forget();
       update();
+      if (matchMedia("(prefers-reduced-motion: no-preference)").matches)
+        said.animate([{ opacity: 0.2 }, { opacity: 1 }], 400); // look here
     };
     const check = (words, is, turn) => {
       const box = make("input", {
@@ -654,14 +661,17 @@
     ];
     const chapter = (number, page, anchor) =>
       make("a", { href: `${CHAPTERS}${page}.html#${anchor}` }, `ch.\u00a0${number}`);
+    const width = make("span"); // of a head
     const switches = Object.entries(SWITCHES).map(([part, each]) =>
       make(
         "fieldset",
         {},
         make("legend", {}, part),
-        ...each.map(([name, words, ...where]) =>
-          make("div", {}, check(words, ...toSet(state.switches, name)), " ", chapter(...where)),
-        ),
+        ...each.map(([name, words, ...where]) => {
+          const label = check(words, ...toSet(state.switches, name));
+          if (name === "noScaling") label.append(width);
+          return make("div", {}, label, " ", chapter(...where));
+        }),
       ),
     );
     const shuffle = check(
@@ -746,7 +756,9 @@
 
     // the class token of another image
     const tokenSet = make("fieldset", {}, make("legend", {}, "Class token from another image"));
-    let tokenOf = "";
+    const donor = make("canvas", { "aria-hidden": true, class: "lab-donor" });
+    let tokenOf = "",
+      from = null; // the list of images
     function buildToken() {
       const key = images.source + state.model.config.depth;
       if (tokenOf === key) return;
@@ -770,6 +782,7 @@
         set,
         Math.min(OTHER, otherNames.length - 1),
       );
+      from = which.lastChild;
       boxes.push(() => {
         where.lastChild.value = (state.classToken?.after ?? -1) + 1;
         if (state.classToken) which.lastChild.value = state.classToken.other;
@@ -777,7 +790,7 @@
       tokenSet.replaceChildren(
         make("legend", {}, "Class token from another image"),
         make("div", {}, where),
-        make("div", {}, which),
+        make("div", {}, which, " ", donor),
         make("div", {}, chapter(7, "07_vision_transformer", "what-it-computes")),
       );
     }
@@ -837,11 +850,16 @@
       buildSilence(model.config);
       buildToken();
       boxes.forEach((step) => step());
+      paint(donor, images.pixels[otherNames[from.value][1]], images.side);
+      width.textContent = ` (here √${model.config.embed_dim / model.config.num_heads})`;
       const cells = picture.show(seen(), model.config);
       cells.forEach((cell, place) =>
         cell.setAttribute("aria-selected", erased.has(order ? order[place] : place)),
       );
       const [before, after] = [chance(whole.answer), chance(trace.answer)];
+      const { distilled } = model.config,
+        unchanged = before.best === after.best,
+        [was, is] = [whole, trace].map(({ answer }) => signed(answer[before.best]));
       said.replaceChildren(
         ...(lab.isWhole()
           ? [
@@ -855,10 +873,11 @@
               ` (${percent(before.p)}); broken, `,
               make("strong", {}, classes[after.best]),
               ` (${percent(after.p)}).`,
+              unchanged ? ` Its ${distilled ? "logarithm" : "logit"} ` : "",
+              unchanged ? (was === is ? `is ${was} as before.` : `went from ${was} to ${is}.`) : "",
             ]),
       );
-      const { distilled } = model.config,
-        logits = word("logits", "the-model");
+      const logits = word("logits", "the-model");
       unit.replaceChildren(
         ...(distilled
           ? [
@@ -1234,18 +1253,18 @@
   async function ask() {
     const asked = QUESTIONS[location.hash.slice(1)];
     if (!asked) return;
-    const { view = "Break", model = 0, switches, silenced, exchanged, image, look, learn } = asked;
+    const { view = "Break", model = 0, switches, silenced, exchanged, look, learn } = asked;
     models.choose(model);
     await chooseModel(model);
+    const image = asked.image ?? images.first; // and none that the reader has drawn
     lab.mend();
     if (switches) state.switches.add(switches);
     if (silenced) state.silenced.add(silenced);
     if (exchanged) exchange(exchanged, OTHER);
-    if (learn) lab.chooseLearning(...learn);
-    if (image) images.choice.choose(image);
+    if (learn) lab.chooseLearning(learn);
+    images.choice.choose(image);
     open(view);
-    if (image) setImage(images.few[image]);
-    else update();
+    setImage(images.few[image]);
     if (look) lookAt(...look);
     root.scrollIntoView({ behavior: "instant" });
   }
