@@ -35,7 +35,7 @@ from vitutils.data.preprocessing import Preprocessing
 from vitutils.data.splits import StreamedSplit
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet
-from vitutils.engine.checkpoints import load_model, save_model
+from vitutils.engine.checkpoints import load_model, load_state, save_model, save_state
 from vitutils.engine.exported import held_out_of
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.published import PUBLISHED, Published
@@ -152,6 +152,11 @@ def test_a_run_goes_on_without_being_told_again(folder, tmp_path, monkeypatch, c
     assert (run / "best.safetensors").read_bytes() == whole
     words = json.loads((run / "result.json").read_text())["command"]
     assert f"train {folder} --folder {run}" in words
+    for wrong in (None, "train", [3]):
+        save_state(load_state(run / "last.pt") | {"arguments": wrong}, run / "last.pt")
+        assert main(["--folder", str(run), "--resume"]) == 1
+        said = capsys.readouterr().err
+        assert "last.pt is no state of a run (see its arguments)" in said
 
 
 @pytest.mark.parametrize("words", ["--lr=100", "--lr=1e-30"])

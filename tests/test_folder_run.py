@@ -10,6 +10,7 @@ import time
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -252,11 +253,29 @@ def test_in_fp16_a_gradient_that_no_scale_helps_ends_the_run(
     assert all(value.isfinite().all() for value in kept.values())
 
 
-def test_a_best_model_that_is_gone_is_missed_at_the_start(data, tmp_path):
+def turn_into_a_folder(path):
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (Path.unlink, "is gone"),
+        (turn_into_a_folder, "is gone"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-100]), "is not the best"),
+        (
+            lambda path: save_model(ConvNet(in_channels=1, num_classes=2), path),
+            r"is not the best model of the run so far \(missing: .*; left over: ",
+        ),
+    ],
+    ids=["gone", "a folder", "cut short", "another model"],
+)
+def test_a_best_model_that_is_none_is_missed_at_the_start(data, tmp_path, spoil, said):
     writable_run(tmp_path, data)
-    (tmp_path / "best.safetensors").unlink()
+    spoil(tmp_path / "best.safetensors")
     steps = []
-    with pytest.raises(ValueError, match=r"best\.safetensors is gone"):
+    with pytest.raises(ValueError, match=rf"best\.safetensors {said}"):
         fit(
             small_vit(),
             data,
@@ -272,6 +291,8 @@ def test_a_best_model_that_is_gone_is_missed_at_the_start(data, tmp_path):
     [
         {"step": "three"},
         {"history": None},
+        {"history": [1]},
+        {"history": [{"val_loss": 0.5, "val_accuracy": "high"}]},
         {"best": 1},
         {"settings": []},
         {"settings": {}},

@@ -490,17 +490,19 @@ def test_a_run_goes_on_with_as_many_processes_or_others(tmp_path, before, after)
     [
         ({"data": 5}, "training images is of SHA-256"),
         ({"seed": 5}, "seed is 0 in the first process, and 5 here"),
+        ({"patience": 2}, "patience is None in the first process, and 2 here"),
     ],
-    ids=["data", "settings"],
+    ids=["data", "settings", "patience"],
 )
 def test_two_processes_of_other_data_or_settings_do_not_begin(tmp_path, odd, said):
     """Where one machine's folder lacks a file, or a command differs."""
 
     def work(rank):
-        own = {"data": 0, "seed": 0} | (odd if rank == 1 else {})
+        own = {"data": 0, "seed": 0, "patience": None} | (odd if rank == 1 else {})
         train, validation = bright_halves(64, own["data"]), bright_halves(9, 1)
         data = SimpleNamespace(train=train, validation=validation)
-        run, settings = FolderRun(tmp_path / "run"), SETTINGS | {"seed": own["seed"]}
+        run = FolderRun(tmp_path / "run", patience=own["patience"])
+        settings = SETTINGS | {"seed": own["seed"]}
         with pytest.raises(ValueError) as error:
             fit(small_vit(), data, step=LargeStep, run=run, **settings)
         return str(error.value)

@@ -311,6 +311,17 @@ def test_what_is_wrong_with_shards_is_said_in_a_line(tmp_path):
         assert re.search(said, str(error.value)) and "\n" not in str(error.value)
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="makes pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    archive = write_shard(tmp_path / "a.tar", [*sample(1, "cat"), *sample(2, "dog")])
+    os.mkfifo(tmp_path / ".a.tar.index.json")
+    assert [*scan_shards([f"{archive}"], files.has_ending, {})] == ["cat", "dog"]
+    os.mkfifo(tmp_path / "b.tar")
+    with pytest.raises(ValueError, match=r"b\.tar is not a whole tar file.* regular"):
+        load(tmp_path)
+
+
 def test_an_archive_beside_folders_of_classes_is_none_of_the_data(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / name).mkdir()

@@ -224,5 +224,11 @@ def with_those_of_the_run(arguments: Sequence[str]) -> list[str]:
     if options.resume and options.folder and not (options.data or options.preset):
         last = options.folder / "last.pt"
         if last.exists():
-            return [*load_state(last).get("arguments", ()), *arguments]
+            words = load_state(last).get("arguments", [])
+            if not isinstance(words, list) or {*map(type, words)} - {str}:
+                raise ValueError(
+                    f"{last} is no state of a run (see its arguments): take another "
+                    "folder"
+                )
+            return [*words, *arguments]
     return [*arguments]

@@ -96,7 +96,8 @@ def indexed(archive: str, is_image: Callable[[str], bool]) -> list[list]:
     stamp = [FORM, about.st_size, about.st_mtime_ns]
     index = Path(archive).with_name(f".{os.path.basename(archive)}.index.json")
     with suppress(Exception):  # whatever it holds, it is written anew
-        kept, rows = json.loads(index.read_text(encoding="utf-8"))
+        # Opening a pipe would wait for somebody to write.
+        kept, rows = json.loads(index.read_text("utf-8") if index.is_file() else "")
         if kept == stamp and all(is_row(row, about.st_size) for row in rows):
             return rows
     rows = scan(archive, is_image)
@@ -122,6 +123,8 @@ def scan(archive: str, is_image: Callable[[str], bool]) -> list[list]:
     """Return [name, offset, size, class] of each image; see ``SKIPPED``."""
     others, samples = [], defaultdict(lambda: ([], []))
     try:
+        if not os.path.isfile(archive):  # as a pipe, which has no end
+            raise ValueError("it is no regular file")
         with tarfile.open(archive, "r:") as tar:
             for member in filter(tarfile.TarInfo.isreg, tar):
                 if member.size < 0:  # where older Pythons turn back for ever

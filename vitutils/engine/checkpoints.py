@@ -255,6 +255,15 @@ def check_model(cls: type[nn.Module], config: Any, tensors: dict) -> None:
         raise ValueError(f"not of floats: {listed(odd)}")
 
 
+def check_weights_of(model: nn.Module, path: str | Path) -> None:
+    """Raise a ValueError unless a safetensors file has weights that fit a model."""
+    try:
+        tensors = load_file(existing(path))
+    except SafetensorError as error:
+        raise ValueError(reason(error)) from error
+    check_fit(tensors, {key: value.shape for key, value in model.state_dict().items()})
+
+
 def model_class(dotted_name: str) -> type[nn.Module] | None:
     """Return the module class of vitutils with this name, or None."""
     if dotted_name not in LISTED:  # a file shall not choose what we import

@@ -14,13 +14,21 @@ from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vitutils import processes
-from vitutils.engine.checkpoints import load_state, plain, save_model, save_state
+from vitutils.engine.checkpoints import (
+    check_weights_of,
+    load_state,
+    plain,
+    save_model,
+    save_state,
+)
 from vitutils.engine.curves import Curves
 from vitutils.engine.strangers import shown
 from vitutils.train import Evaluation, Run, Step
 
 COUNTERS = ("step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping")
 COUNTERS += ("waiting", "history")
+ROW = ("train_loss", "val_loss", "val_accuracy", "seconds", "images_per_second")
+ROW += ("waiting",)  # numbers of an epoch that are read again
 FILES = ("last.pt", "best.safetensors", "result.json")
 NOT_COMPARED = {"model", "data", "loss_fn", "device", "progress", "groups", "step"}
 NOT_COMPARED |= {"run"}
@@ -140,14 +148,18 @@ class FolderRun(Run):
         state = load_state(last)
         kinds = {name: type(getattr(self, name)) for name in COUNTERS}
         kinds["settings"] = dict
-        if wrong := [k for k, kind in kinds.items() if type(state.get(k)) is not kind]:
+        wrong = [k for k, kind in kinds.items() if type(state.get(k)) is not kind]
+        if not wrong and not all(map(is_row, state["history"])):
+            wrong = ["history"]
+        if wrong:
             raise ValueError(
                 f"{last} is no state of a run (see its {', '.join(wrong)}): take "
                 "another folder"
             )
-        if state["best"] >= 0 and "best.safetensors" not in held:
+        best = self.folder / "best.safetensors"
+        if state["best"] >= 0 and not best.is_file():
             raise ValueError(
-                f"{self.folder}/best.safetensors is gone, the best model of the run so "
+                f"{best} is gone, the best model of the run so "
                 "far: put it back, or take another folder"
             )
         expected = plain(self.expected | {"setup": self.setup})
@@ -186,7 +198,8 @@ class FolderRun(Run):
         about = ("preprocessing", "held_out")
         self.about = [getattr(settings["data"], name, None) for name in about]
         self.shared = shared_settings(step, settings, self.setup)
-        processes.expect_same(self.shared)
+        # Not shared with a run that is resumed, but all are to end with one epoch.
+        processes.expect_same(self.shared | {"patience": self.patience})
         state = processes.ask_first(lambda: self.state)
         if state is None:
             return
@@ -202,6 +215,19 @@ class FolderRun(Run):
         for name in COUNTERS:
             setattr(self, name, state[name])
         self.state = None  # it may be large
+        if self.best >= 0:
+            processes.ask_first(self.check_best)
+
+    def check_best(self) -> None:
+        """Raise a ValueError unless the best model can be measured in the end."""
+        path = self.folder / "best.safetensors"
+        try:
+            check_weights_of(self.model, path)
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is not the best model of the run so far ({error}): put it "
+                "back, or take another folder"
+            ) from error
 
     @contextmanager
     def watched(self, settings: dict) -> Iterator[None]:
@@ -315,6 +341,11 @@ def differences(before: Any, now: Any, name: str = "settings") -> list[tuple]:
         return [] if before == now else [(name, before, now)]
     names = [*now, *(before.keys() - now.keys())]
     return [f for k in names for f in differences(before.get(k), now.get(k), k)]
+
+
+def is_row(row: Any) -> bool:
+    """Tell whether this may be what ``Run.end_epoch`` notes of an epoch."""
+    return isinstance(row, dict) and all(type(row.get(n)) in (int, float) for n in ROW)
 
 
 def rank(row: dict) -> tuple[float, float]:

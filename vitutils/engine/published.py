@@ -188,6 +188,8 @@ def has_its_hash(path: Path) -> bool:
     """Return whether a file has the SHA-256 whose start its name gives, if any."""
     if not (start := re.search(r"-([0-9a-f]{8,})\.", path.name)):
         return True
+    if not path.is_file():  # a pipe has no end
+        return False
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest().startswith(start[1])
 
