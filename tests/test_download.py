@@ -229,6 +229,13 @@ def test_a_body_without_end_is_given_up(serve, tmp_path, monkeypatch, length):
     assert names(tmp_path) == []
 
 
+@pytest.mark.parametrize("line", ["\x1b[2J\x07", "HTTP/1.1 500 \x1b[2J", "x" * 9000])
+def test_what_a_host_says_is_shown_and_not_obeyed(serve, tmp_path, line):
+    url = serve(lambda handler: handler.wfile.write(f"{line}\r\n\r\n".encode()))
+    words = refused(url, tmp_path / "file.bin")
+    assert words.isprintable() and len(words) < 1000
+
+
 def test_a_full_disk_is_named_and_the_download_goes_on_later(serve, tmp_path):
     host, path = File(), tmp_path / "file.bin"
     url = serve(host)

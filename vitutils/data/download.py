@@ -16,6 +16,7 @@ from tqdm import tqdm
 TIMEOUT = 30  # seconds without a byte after which a download has failed
 LONGEST = 2 * 3600  # seconds that it may take
 LARGEST = 10**9  # bytes that it may have
+MOST_WORDS = 300  # letters of a host's answer that are shown
 STRONG = re.compile(r'"[!#-~]*"')  # an ETag that stands for one content, byte by byte
 
 
@@ -152,7 +153,9 @@ def receive(request: Request) -> Iterator:
             if item is None:
                 return
             if isinstance(item, Exception):
-                raise Broken(item) from item
+                words = str(item)  # a host's own, which may be anything
+                words = words if words.isprintable() else ascii(words)
+                raise Broken(words[:MOST_WORDS]) from item
             yield item
         raise Empty
     except Empty:
