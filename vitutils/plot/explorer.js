@@ -193,19 +193,18 @@
       if (event.target.matches(":focus-visible")) point(k); // by key, not by click
     });
     root.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && pin !== null) {
+      const { key, ctrlKey: ctrl } = event,
+        free = event.altKey || event.metaKey;
+      // VS Code's notebook would take what comes through.
+      if (!ctrl && !free && !/^F\d/.test(key) && (key !== "Escape" || pin !== null))
+        event.stopPropagation();
+      if (key === "Escape") {
         pin = null;
         show();
-        event.stopPropagation();
       }
-      // VS Code takes what comes through to the window for its notebook: Enter to edit
-      // the cell, arrows to go to another, letters for more.
-      if (!event.ctrlKey && !event.altKey && !event.metaKey && !/^(Escape|F\d+)$/.test(event.key))
-        event.stopPropagation();
       const k = token(event),
-        [r, c] = place(k),
-        ctrl = event.ctrlKey;
-      if (k < first || event.altKey || event.metaKey) return;
+        [r, c] = place(k);
+      if (k < first || free) return;
       const goal = {
         ArrowUp: [r - 1, c],
         ArrowDown: [r + 1, c],
@@ -213,9 +212,9 @@
         ArrowRight: [r, c + 1],
         Home: [ctrl ? 0 : r, 0],
         End: [ctrl ? rows - 1 : r, columns - 1],
-      }[event.key];
+      }[key];
       if (goal) patchAt(goal).focus();
-      else if (event.key === "Enter" || event.key === " ") event.target.click();
+      else if (key === "Enter" || key === " ") event.target.click();
       else return;
       event.preventDefault(); // the page stays where it is
       event.stopPropagation(); // Control and End, too
