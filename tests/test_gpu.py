@@ -51,7 +51,7 @@ def archive(tmp_path):
     return path
 
 
-@pytest.mark.slow(30)
+@pytest.mark.slow(60)
 def test_each_part_writes_its_record(tmp_path, archive):
     folder = tmp_path / "out"
     status, ends, records = gpu(folder, "-k", "fp16", "--data", str(archive))

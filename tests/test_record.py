@@ -117,7 +117,9 @@ def test_what_is_no_file_is_not_read(tmp_path, make):
 
 PLAIN = st.none() | st.booleans() | st.integers() | st.floats() | st.text()
 VALUES = st.recursive(
-    PLAIN, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    PLAIN,
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
 )
 
 
@@ -155,7 +157,7 @@ def other_bytes(draw):
 
 @pytest.mark.slow(8)
 @settings(
-    max_examples=600,
+    max_examples=500,
     derandomize=True,
     database=None,
     deadline=10_000,  # milliseconds
