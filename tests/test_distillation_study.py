@@ -206,6 +206,7 @@ def shorter(part, **which):
     return next(task for task in tasks if which.items() <= task.items())
 
 
+@pytest.mark.slow(4)  # together
 @pytest.mark.parametrize(
     "task",
     [

@@ -105,6 +105,7 @@ def images_for(name, count):
 # ---- the mathematics ----
 
 
+@pytest.mark.slow(2)
 @pytest.mark.parametrize("name", MODELS)
 def test_logits_are_the_checkpoints(name):
     count = 8 if name.endswith("cifar10") else 24
