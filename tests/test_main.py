@@ -76,21 +76,26 @@ def test_ctrl_c_in_a_command_is_a_line_and_other_handlers_come_back(
     assert [signal.getsignal(s) for s in STOPS] == before
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_the_collector_of_garbage_works_in_a_command_and_as_before_it(
-    monkeypatch, kept
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_collector_of_garbage_is_in_a_command_as_before_it(
+    monkeypatch, collects, frozen
 ):
     def states(arguments):
         seen.extend([gc.isenabled(), gc.get_freeze_count() > 0])
         return 0
 
     monkeypatch.setitem(sys.modules, "states", SimpleNamespace(main=states))
-    seen, counted = [], gc.get_freeze_count()
-    (gc.freeze if kept else gc.unfreeze)()
-    start("states", [])
-    assert seen == [True, True]
-    assert gc.isenabled() and (gc.get_freeze_count() > 0) == kept
-    (gc.freeze if counted else gc.unfreeze)()
+    seen, before = [], gc.get_freeze_count()
+    try:
+        (gc.freeze if frozen else gc.unfreeze)()
+        (gc.enable if collects else gc.disable)()
+        start("states", [])
+        assert seen == [collects, True]
+        assert (gc.isenabled(), gc.get_freeze_count() > 0) == (collects, frozen)
+    finally:
+        gc.enable()
+        (gc.freeze if before else gc.unfreeze)()
 
 
 @pytest.mark.slow(5)

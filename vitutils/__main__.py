@@ -41,13 +41,14 @@ def start(
     before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM)}
     # The collector of garbage would walk through all that is imported, over and over,
     # and once more at Python's end: a third of what a short command takes.
-    frozen = gc.get_freeze_count()
+    collects, frozen = gc.isenabled(), gc.get_freeze_count()
     gc.disable()
     atexit.register(gc.freeze)
     try:
         command = importlib.import_module(module).main
         gc.freeze()
-        gc.enable()
+        if collects:
+            gc.enable()
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # What Python does at its end takes a second, and is on its way already.
@@ -57,7 +58,8 @@ def start(
         print(stopped, file=sys.stderr)
         return 130
     finally:
-        gc.enable()
+        if collects:
+            gc.enable()
         if not frozen:
             gc.unfreeze()
         for signum, handler in before.items():
