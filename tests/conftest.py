@@ -11,7 +11,6 @@ from pathlib import Path
 
 import nbformat
 import pytest
-import torch
 import yaml
 from chapters import stamp
 from filelock import FileLock
@@ -27,15 +26,14 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 NO_BROWSER = "no browser: apt-get install chromium, or set CHROMIUM to its path"
 
 
-# Autograd that first works after torch.export or torch.compile starts threads for
-# devices, and refuses every fork from then on; one that has worked before starts none.
-torch.ones(1, requires_grad=True).sum().backward()
-
-
 @pytest.fixture(autouse=True)
 def seed():
     """Every test draws the same numbers, whichever ran before it in its worker."""
-    torch.manual_seed(0)
+    import torch
+
+    torch.default_generator.manual_seed(0)
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(0)
 
 
 @pytest.fixture(scope="session")
@@ -133,7 +131,13 @@ def browser():
 
 
 def pytest_collection_finish():
-    """Keep the collector of garbage from walking through all that was imported."""
+    """Prepare a worker; the process that hands out the tests never imports torch."""
+    import torch
+
+    # Autograd that first works after torch.export or torch.compile starts threads for
+    # devices, and refuses every fork from then on; one that has worked starts none.
+    torch.ones(1, requires_grad=True).sum().backward()
+    # What was imported stays: the collector of garbage need not walk through it.
     gc.freeze()
     atexit.register(gc.freeze)
 

@@ -275,6 +275,7 @@ def test_a_summary_comes_first_and_skipped_files_once(
 FINE = ["--freeze", "--layer-decay=0.5", "--class-weights=balanced", "--patience=9"]
 
 
+@pytest.mark.slow(1)
 def test_a_fine_tuning_goes_on_bit_by_bit(folder, teacher, tmp_path, monkeypatch):
     words = ["--data", str(folder), *SHORT, "--init", str(teacher), *FINE[1:]]
     assert main([*words, "--folder", str(tmp_path / "whole")]) == 0

@@ -66,6 +66,7 @@ def test_fashion_mnist_is_whole(fashion):
     assert fashion.test.labels[:5].tolist() == [9, 2, 1, 1, 6]
 
 
+@pytest.mark.slow(1)
 def test_validation_is_held_out_of_train(fashion, tmp_path):
     raw = tmp_path / "FashionMNIST" / "raw"
     raw.mkdir(parents=True)
@@ -80,6 +81,7 @@ def test_validation_is_held_out_of_train(fashion, tmp_path):
     assert digests(held) == digests(official)  # each image once: none in both
 
 
+@pytest.mark.slow(1)
 def test_validation_is_the_same_each_time(fashion):
     # Pinned: another order would mix up runs recorded before and after it.
     assert fashion.validation.labels[:8].tolist() == [8, 3, 6, 4, 5, 3, 5, 8]

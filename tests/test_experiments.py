@@ -46,6 +46,7 @@ def test_a_teacher_is_trained_once(few, tmp_path):
     assert all(torch.equal(a, b) for a, b in weights)
 
 
+@pytest.mark.slow(1)
 def test_measures_are_counted_by_hand():
     split = load("fashion_mnist").test.subset(700)
     teacher = fashion_mnist.trained_teacher("cnn")
@@ -62,6 +63,7 @@ def test_measures_are_counted_by_hand():
     assert found["disagreement"] == {"class, teacher": 1.0}
 
 
+@pytest.mark.slow(1)
 def test_of_two_heads_each_and_their_mean_are_measured():
     torch.manual_seed(0)
     model = DistilledVisionTransformer(**fashion_mnist.VIT)

@@ -82,6 +82,7 @@ def test_heads_that_no_table_tells_are_asked_for(width, depth, said):
         heads_of(width, depth)
 
 
+@pytest.mark.slow(1)
 def test_the_books_own_weights_under_timms_names_are_as_right_as_before(tmp_path):
     """Heads of 64 features, one here, got 15.75 % of the test images, not 86.75."""
     own = data.DATA / "checkpoints" / "vit_fashion_mnist.safetensors"
@@ -594,6 +595,7 @@ def test_a_hub_that_cannot_be_reached_is_soon_told(monkeypatch, refused):
 # ---- timm's own settings ----
 
 
+@pytest.mark.slow(1)
 def test_a_folder_of_timm(tmp_path):
     theirs = drawn(timm.create_model("vit_tiny_patch16_224", num_classes=3), std=0.05)
     told = {"input_size": [3, 224, 224], "mean": [0.5] * 3, "std": [0.2] * 3}

@@ -98,6 +98,7 @@ def test_a_reordered_vit_is_measured_where_its_patches_come_from(monkeypatch):
     assert plain["before"] == results["before"] and len(plain) == 3
 
 
+@pytest.mark.slow(1)
 def test_mirrored_pictures_have_mean_patches_alike():
     task = {"part": "pictures", "data": "fashion_mnist", "pictures": "up-down"}
     found = positions.run(task, folder="")["mean patch"]

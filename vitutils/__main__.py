@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 import vitutils
 
@@ -39,16 +40,8 @@ def start(
     # An import takes seconds, and may make any error of a KeyboardInterrupt. There is
     # nothing to clear up yet.
     before = {s: signal.signal(s, end) for s in (signal.SIGINT, signal.SIGTERM)}
-    # The collector of garbage would walk through all that is imported, over and over,
-    # and once more at Python's end: a third of what a short command takes.
-    collects, frozen = gc.isenabled(), gc.get_freeze_count()
-    gc.disable()
-    atexit.register(gc.freeze)
     try:
-        command = importlib.import_module(module).main
-        gc.freeze()
-        if collects:
-            gc.enable()
+        command = load(module).main
         signal.signal(signal.SIGINT, before[signal.SIGINT])
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         # What Python does at its end takes a second, and is on its way already.
@@ -58,12 +51,27 @@ def start(
         print(stopped, file=sys.stderr)
         return 130
     finally:
-        if collects:
-            gc.enable()
-        if not frozen:
-            gc.unfreeze()
         for signum, handler in before.items():
             signal.signal(signum, handler)
+
+
+def load(module: str) -> ModuleType:
+    """Import a module; with torch, if nothing has imported that, in less time.
+
+    The collector of garbage would walk through all that torch brings, over and over,
+    and once more at Python's end: a third of what a short command takes.
+    """
+    if "torch" in sys.modules:
+        return importlib.import_module(module)
+    collects = gc.isenabled()
+    gc.disable()
+    atexit.register(gc.freeze)
+    try:
+        return importlib.import_module(module)
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
