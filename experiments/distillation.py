@@ -79,6 +79,18 @@ recipe with one piece missing (at the rate of "none"), transfer to two other set
 five more epochs at 48 pixels, with and without the teacher, beside as many at the old
 32.
 
+What is compared in the small parts was fixed later, when the main part, "crops", "SGD"
+and the shorter half of "lengths" were known, and before a result of the others was
+read, save for those of seed 0 with twice the epochs. All is paired by seed, at 95 %
+and beside it corrected for its family. "more": hard, token and soft, tuned, each with
+the teacher of more images - with that of the same, five seeds (a family of three). Two
+teachers serve these five, so that the intervals speak of students, not of other such
+teachers; and a teacher of more images has also learned for more steps. "lengths": hard
+- none and token - none with twice the epochs; and for as much time, the teacher's
+included, none with twice the epochs - hard, and - soft, tuned, with the usual ones
+(four). "recipe": each recipe with a piece missing - the whole one (seven), and the
+whole one - none (one). "controls": each - none, and each - hard (eight).
+
 Beside test accuracies stand those of the validation images and of 2,000 training
 images; they decide nothing. Trained teachers and the students of the main part lie in
 runs/distillation, under names that say their seed alone: who moves the record away
