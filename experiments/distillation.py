@@ -94,8 +94,9 @@ whole one - none (one). "controls": each - none, and each - hard (eight).
 Beside test accuracies stand those of the validation images and of 2,000 training
 images; they decide nothing. Trained teachers and the students of the main part lie in
 runs/distillation, under names that say their seed alone: who moves the record away
-moves that folder away too. All compute in bf16: where a processor has no instructions
-for it, that takes several times as long.
+moves that folder away too. What is missing there is trained again where a later part
+needs it. All compute in bf16: where a processor has no instructions for it, that takes
+several times as long.
 """
 
 from collections.abc import Callable, Sequence
@@ -536,7 +537,7 @@ def train_student(task: dict, data: str) -> dict:
     model = answers = None
     train = drawn(data, task["seed"], task["augment"])
     if task.get("teacher") == "student":
-        model = load_model(student_file("none", task["seed"]))
+        model = trained_student("none", task["seed"], data)
     elif "teacher" in task or task["part"] in ("main", "rates", *SEARCH):
         which, seed = task.get("teacher", "same"), task["seed"]
         seed = seed % 2 if which == "more" else seed
@@ -597,6 +598,17 @@ def among(task: dict, *names: str) -> dict:
     return {name: task[name] for name in names if name in task}
 
 
+def trained_student(arm: str, seed: int, data: str) -> torch.nn.Module:
+    """Return a student of the main part; it is trained again where it is missing."""
+    path = student_file(arm, seed)
+    if not path.exists():
+        held = reload(DATA / "results" / "distillation.json", SETTINGS | {"data": data})
+        tasks = tasks_of("main", choices(held["runs"]))
+        (task,) = (t for t in tasks if (t["arm"], t["seed"]) == (arm, seed))
+        train_student(task, data)
+    return load_model(path)
+
+
 def student_file(arm: str, seed: int) -> Path:
     return RUNS / f"student-{arm.replace(' ', '-')}-{seed}.safetensors"
 
@@ -610,7 +622,7 @@ def carry_over(task: dict, data: str) -> dict:
         torch.manual_seed(task["seed"])
         model = VisionTransformer(**STUDENT)
     elif task["arm"] != "pixels":
-        model = load_model(student_file(task["arm"], task["seed"]))
+        model = trained_student(task["arm"], task["seed"], data)
     rows = [transfer.features(model, split) for split in (train, test)]
     says = {
         way.__name__: way(rows[0], train.labels, rows[1])
@@ -640,7 +652,7 @@ def refine(task: dict, data: str) -> dict:
     """Train a student of the main part on, at its own or at a larger image size."""
     arm, seed, size = task["arm"], task["seed"], task["size"]
     augment = task["augment"]
-    model = at_image_size(load_model(student_file(arm, seed)), size)
+    model = at_image_size(trained_student(arm, seed, data), size)
     teacher = Teacher(trained_teacher("same", seed, augment, data)[0])
     how = {
         "arm": "two class tokens" if (arm, task["by"]) == ("token", "labels") else arm

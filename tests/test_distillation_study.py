@@ -278,8 +278,10 @@ def test_dealt_answers_stay_with_their_label_and_leave_their_image(small):
     assert (found[:, 1] != answers[:, 1]).float().mean() > 0.7
 
 
-def test_a_student_may_teach_the_next(small):
-    study.run(shorter("main", arm="none", seed=0), "noise")
+def test_a_student_may_teach_the_next_and_is_trained_again_if_it_is_gone(
+    small, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(study, "DATA", tmp_path)
     found = study.run(shorter("controls", arm="hard", teacher="student"), "noise")
     saved = study.load_model(study.student_file("none", 0))
     right = study.evaluate(saved, small.test).accuracy
