@@ -1,5 +1,6 @@
 """Sphinx extension: what makes code, tables, figures and citations easier to read."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -10,6 +11,17 @@ NUMBER = re.compile(
 )
 CITED = re.compile(r"(.+?)(?: et al\.| and .+?)? \((\d{4})\w?\)")
 MANY_LINES = 24
+# Numbers stay with their units, and with the word that says what they count.
+BOUND = re.compile(
+    r"(?<=\d) (?=(?:%|[kMG]i?B|ms|s|px|h)(?!\w))|(?<=\d) (?=by \d)|(?<=\d by) (?=\d)"
+    r"|(?<=\d) (?=±)|(?<=±) (?=\d)"
+    r"|(?<=\b(?i:chapter|section)) (?=\d|$)|(?<=\b(?i:exercise|equation)) (?=\d|$)"
+    r"|(?<=\b(?i:figure)) (?=\d|$)|(?<=\b(?i:table)) (?=\d|$)"
+)
+# A formula in a line stays with the bracket before it and the mark behind it.
+MARKED = re.compile(
+    r'(\(?)(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:)?!]*)'
+)
 ROLES = (
     (r' role="doc-biblioentry"', ""),  # deprecated
     (r'<div role="list" (class="citation-list")', r"<div \1"),
@@ -27,13 +39,30 @@ def fold(app, doctree):
     for cell in doctree.findall(nodes.container):
         if cell.get("nb_element") != "cell_code" or cell.get("hide_mode"):
             continue
-        code = cell.children[0].astext()
-        imports = re.match(r"(import|from) ", code) and code.count("\n") >= MANY_LINES
+        imports = imported(cell.children[0].astext()) >= MANY_LINES
         if imports or "exercise-check" in cell["cell_metadata"].get("tags", []):
             what = "imports" if imports else "check"
             cell["hide_mode"] = "input"
             cell["prompt_show"] = what.capitalize()
             cell["prompt_hide"] = f"Hide the {what}"
+
+
+def imported(code):
+    """Count the lines of the imports that a cell begins with."""
+    if not re.match(r"(import|from) ", code):
+        return 0
+    kinds = ast.Import | ast.ImportFrom
+    rest = [part for part in ast.parse(code).body if not isinstance(part, kinds)]
+    return rest[0].lineno - 1 if rest else code.count("\n") + 1
+
+
+def bind(app, doctree, page):
+    """Keep a line from breaking between a number and its unit or its kind."""
+    code = nodes.literal | nodes.FixedTextElement | nodes.math
+    for text in list(doctree.findall(nodes.Text)):
+        bound = BOUND.sub("\u00a0", text)
+        if bound != text and not isinstance(text.parent, code):
+            text.parent.replace(text, nodes.Text(bound))
 
 
 def align_numbers(app, doctree, page):
@@ -67,6 +96,13 @@ def mend_roles(app, page, template, context, doctree):
     """Leave out of a page's HTML what a screen reader would stumble over."""
     for old, new in ROLES:
         context["body"] = re.sub(old, new, context.get("body", ""))
+    context["body"] = MARKED.sub(together, context["body"])
+
+
+def together(found):
+    """Keep a formula and the marks around it on one line."""
+    before, _, behind = found.groups()
+    return f'<span class="together">{found[0]}</span>' if before or behind else found[0]
 
 
 def lead_to_sources(app, doctree, page):
@@ -98,6 +134,7 @@ def lead_to_sources(app, doctree, page):
 def setup(app):
     """Connect to the build."""
     app.connect("doctree-read", fold)
+    app.connect("doctree-resolved", bind)
     app.connect("doctree-resolved", align_numbers)
     app.connect("doctree-resolved", measure_figures)
     app.connect("html-page-context", mend_roles)

@@ -158,7 +158,71 @@ function toPaper() {
   for (const chapter of document.querySelectorAll("article > section")) {
     before.undo.push(...putLast(chapter));
   }
+  const graphs = [...document.querySelectorAll("article svg.drawn")];
+  before.undo.push(...graphs.map(inParts));
   return before;
+}
+
+/* A graph whose words would be too small on one page stands there in parts, each as wide
+   as its own nodes, and each but the first beginning with the row that ended the one
+   before. In CSS pixels: */
+const PAPER = { width: 680, height: 850, part: 450, scale: 0.64 };
+
+function inParts(svg) {
+  const box = svg.viewBox.baseVal;
+  const { width, height, part, scale } = PAPER;
+  if (scale * box.width <= width && scale * box.height <= height) return () => {};
+  const at = svg.getBoundingClientRect();
+  const unit = box.width / at.width;
+  const place = (x, y) => [(x - at.left) * unit, (y - at.top) * unit];
+  const rows = []; // of nodes that overlap in height
+  const nodes = [...svg.querySelectorAll(".node")].map((n) => n.getBoundingClientRect());
+  for (const node of nodes.sort((a, b) => a.top - b.top)) {
+    const [left, top] = place(node.left, node.top);
+    const [right, bottom] = place(node.right, node.bottom);
+    if (!rows.length || top > rows.at(-1).bottom) rows.push({ top, bottom, xs: [] });
+    const row = rows.at(-1);
+    row.bottom = Math.max(row.bottom, bottom);
+    row.xs.push(left, right);
+  }
+  const ways = [...svg.querySelectorAll(".edge path")].flatMap((path) => {
+    const matrix = path.getScreenCTM();
+    const long = path.getTotalLength();
+    return Array.from({ length: 41 }, (_, i) => {
+      const point = path.getPointAtLength((long * i) / 40).matrixTransform(matrix);
+      return place(point.x, point.y);
+    });
+  });
+  const count = Math.ceil((scale * box.height) / part);
+  const parts = [];
+  for (let i = 0, first = 0; i < count; i++) {
+    const end = (box.height * (i + 1)) / count;
+    const last = rows.findLastIndex((row) => i === count - 1 || row.bottom <= end);
+    const [top, bottom] = [rows[first].top - 8, rows[last].bottom + 8];
+    const seen = ways.filter(([, y]) => y >= top && y <= bottom).map(([x]) => x);
+    const xs = [...rows.slice(first, last + 1).flatMap((row) => row.xs), ...seen];
+    const [left, right] = [Math.min(...xs) - 4, Math.max(...xs) + 4];
+    const copy = svg.cloneNode(true);
+    copy.setAttribute("viewBox", [left, top, right - left, bottom - top].join(" "));
+    copy.setAttribute("width", right - left);
+    copy.setAttribute("height", bottom - top);
+    copy.style.setProperty("--width", right - left);
+    if (i) {
+      const words = document.createElement("p");
+      words.textContent = "The graph goes on; its last row stands here once more.";
+      parts.push(words);
+    }
+    parts.push(copy);
+    first = last;
+  }
+  const frame = svg.closest(".graph");
+  frame.classList.add("parted");
+  svg.replaceWith(...parts);
+  return () => {
+    parts[0].replaceWith(svg);
+    for (const each of parts.slice(1)) each.remove();
+    frame.classList.remove("parted");
+  };
 }
 
 /* Open what is folded in a chapter, answers at its end; return the steps back. */

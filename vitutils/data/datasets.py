@@ -281,7 +281,7 @@ class Dataset:
 
     @property
     def in_channels(self) -> int:
-        """Number of image channels: 1 for gray, 3 for color."""
+        """Number of image channels, 1 for gray and 3 for color."""
         return self.train.in_channels
 
     @property

@@ -214,7 +214,7 @@ class MemorySplit(Split):
 
     @property
     def in_channels(self) -> int:
-        """Number of image channels: 1 for gray, 3 for color."""
+        """Number of image channels, 1 for gray and 3 for color."""
         return self.images.shape[1]
 
     def _take(self, which):

@@ -74,10 +74,15 @@ def lightened(found: re.Match) -> str:
 def dark_style(text: str) -> str:
     """Return the style sheet that gives an SVG its dark colors, of those in it."""
     rules = [
-        f'[style*="{kind}: {light.lower()}"]{{{kind}:{dark} !important}}'
+        f"[{how}]{{{kind}:{dark} !important}}"
         for light, dark in DARK.items()
         for kind in ("fill", "stroke")
-        if f"{kind}: {light.lower()}" in text
+        # The second is the ground of what is hatched.
+        for how, said in (
+            (f'style*="{kind}: {light.lower()}"', f"{kind}: {light.lower()}"),
+            (f'{kind}="{light.lower()}"', f' {kind}="{light.lower()}"'),
+        )
+        if said in text
     ]
     return f"@media (prefers-color-scheme: dark) {{{' '.join(rules)}}}"
 
