@@ -295,6 +295,18 @@ def test_code_on_a_phone_wraps_and_stays_what_it_is(browser, site):
     assert texts == written
 
 
+def test_lines_break_neither_before_a_unit_nor_beside_a_formula():
+    torn = re.compile(r"\d (%|[kMG]B\b|by \d)|\b[Cc]hapter \d")
+    for page in (MAPS, TRAINING):
+        for part in soup(page).select("article :is(p, figcaption)"):
+            for code in part.select("code"):
+                code.clear()
+            assert not torn.search(part.get_text()), page
+        formulas = soup(page).select("article p > .math")
+        behind = [formula.next_sibling for formula in formulas]
+        assert formulas and not [t for t in behind if str(t)[:1] in {*".,;:)"}]
+
+
 def test_no_word_leaves_its_cell_in_the_glossary(browser, site):
     out = """all => all.filter(e => e.scrollWidth > e.clientWidth + 1)
       .map(e => e.textContent)"""
@@ -530,6 +542,11 @@ def test_paper_shows_everything_from_the_dark_theme_too(browser, site, page):
             "all => all.map(e => e.getBoundingClientRect().height)"
         )
         assert all(0 < height <= 980 for height in graphs)
+        words = tab.locator(".graph svg").evaluate_all(
+            """all => all.map(e => e.querySelector('.node text'))
+              .map(e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize))"""
+        )
+        assert all(size >= 8.9 for size in words)  # 6.7 points, of large graphs too
         answers = tab.locator("article > section > section").last
         assert answers.locator("h2").inner_text() == "Solutions"
         assert answers.locator("details[open]").count() == len(places) > 0

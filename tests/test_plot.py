@@ -150,6 +150,13 @@ def test_a_figure_is_the_same_bytes_with_the_colors_of_both_themes():
     assert "<metadata" not in drawn and "<text" not in drawn
 
 
+def test_what_is_hatched_has_the_pages_ground_in_the_dark():
+    _, ax = plt.subplots(figsize=(plot.NARROW, 2))
+    ax.axvspan(0, 1, facecolor=plot.PAPER, edgecolor=plot.INK, hatch="///")
+    sheet = svg(ax.figure).split("prefers-color-scheme: dark")[1].split("</style>")[0]
+    assert f'[fill="#ffffff"]{{fill:{DARK[plot.PAPER]} !important}}' in sheet
+
+
 def test_a_figure_has_a_picture_for_those_who_show_no_svg():
     _, ax = plt.subplots(figsize=(plot.NARROW, 2))
     ax.plot([0, 1])
