@@ -543,8 +543,8 @@ def test_paper_shows_everything_from_the_dark_theme_too(browser, site, page):
         )
         assert all(0 < height <= 980 for height in graphs)
         words = tab.locator(".graph svg").evaluate_all(
-            """all => all.map(e => e.querySelector('.node text'))
-              .map(e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize))"""
+            """all => all.map(e => e.querySelector('.node text')).map(
+              e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize))"""
         )
         assert all(size >= 8.9 for size in words)  # 6.7 points, of large graphs too
         answers = tab.locator("article > section > section").last
