@@ -163,15 +163,16 @@ function toPaper() {
   return before;
 }
 
-/* A graph whose words would be too small on one page stands there in parts, each as wide
-   as its own nodes, and each but the first beginning with the row that ended the one
-   before. In CSS pixels: */
-const PAPER = { width: 680, height: 850, part: 450, scale: 0.64 };
+/* A graph whose words would be smaller than 5.3 points on one page stands there in parts,
+   at 6.7 points and as wide as their own nodes. A part ends with a narrow row of nodes,
+   where few lines are cut, and the next one begins with that row. In CSS pixels: */
+const PAPER = { width: 680, height: 850, part: 450, scale: 0.64, least: 0.5 };
 
 function inParts(svg) {
   const box = svg.viewBox.baseVal;
-  const { width, height, part, scale } = PAPER;
-  if (scale * box.width <= width && scale * box.height <= height) return () => {};
+  if (Math.min(PAPER.width / box.width, PAPER.height / box.height) >= PAPER.least) {
+    return () => {};
+  }
   const at = svg.getBoundingClientRect();
   const unit = box.width / at.width;
   const place = (x, y) => [(x - at.left) * unit, (y - at.top) * unit];
@@ -193,12 +194,19 @@ function inParts(svg) {
       return place(point.x, point.y);
     });
   });
-  const count = Math.ceil((scale * box.height) / part);
+  const high = PAPER.part / PAPER.scale;
+  const span = (row) => Math.max(...row.xs) - Math.min(...row.xs);
   const parts = [];
-  for (let i = 0, first = 0; i < count; i++) {
-    const end = (box.height * (i + 1)) / count;
-    const last = rows.findLastIndex((row) => i === count - 1 || row.bottom <= end);
-    const [top, bottom] = [rows[first].top - 8, rows[last].bottom + 8];
+  for (let first = 0, last = 0; last < rows.length - 1; first = last) {
+    const from = rows[first].top;
+    last = rows.findLastIndex((row) => row.bottom <= from + high);
+    if (last < rows.length - 1) {
+      const near = rows.slice(first + 1, Math.max(last, first + 1) + 1);
+      const low = near.filter((row) => row.bottom > from + 0.7 * high);
+      low.sort((one, other) => span(one) - span(other));
+      last = rows.indexOf(low[0] ?? near.at(-1));
+    }
+    const [top, bottom] = [from - 8, rows[last].bottom + 8];
     const seen = ways.filter(([, y]) => y >= top && y <= bottom).map(([x]) => x);
     const xs = [...rows.slice(first, last + 1).flatMap((row) => row.xs), ...seen];
     const [left, right] = [Math.min(...xs) - 4, Math.max(...xs) + 4];
@@ -207,13 +215,12 @@ function inParts(svg) {
     copy.setAttribute("width", right - left);
     copy.setAttribute("height", bottom - top);
     copy.style.setProperty("--width", right - left);
-    if (i) {
+    if (first) {
       const words = document.createElement("p");
       words.textContent = "The graph goes on; its last row stands here once more.";
       parts.push(words);
     }
     parts.push(copy);
-    first = last;
   }
   const frame = svg.closest(".graph");
   frame.classList.add("parted");
