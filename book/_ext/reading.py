@@ -65,6 +65,13 @@ def bind(app, doctree, page):
             text.parent.replace(text, nodes.Text(bound))
 
 
+def mark_leads(app, doctree):
+    """Mark paragraphs that announce what follows: paper keeps the two together."""
+    for paragraph in doctree.findall(nodes.paragraph):
+        if paragraph.astext().rstrip().endswith(":"):
+            paragraph["classes"].append("leads")
+
+
 def align_numbers(app, doctree, page):
     """Mark the columns of a table that hold numbers alone: they stand at the right."""
     for group in doctree.findall(nodes.tgroup):
@@ -134,6 +141,7 @@ def lead_to_sources(app, doctree, page):
 def setup(app):
     """Connect to the build."""
     app.connect("doctree-read", fold)
+    app.connect("doctree-read", mark_leads)
     app.connect("doctree-resolved", bind)
     app.connect("doctree-resolved", align_numbers)
     app.connect("doctree-resolved", measure_figures)
