@@ -181,8 +181,10 @@ class HeldOut(NamedTuple):
 
 def name_keys(paths: Sequence[str]) -> list[str]:
     """Return a digest of each image's name, from its class's folder on."""
-    place = os.path.commonpath(paths)
-    return [digest(os.fsencode(os.path.relpath(path, place))) for path in paths]
+    first, last = min(paths), max(paths)  # what they share, all do
+    shared = next((i for i, c in enumerate(first) if last[i : i + 1] != c), len(first))
+    start = first.rfind(os.sep, 0, shared) + 1
+    return [digest(os.fsencode(path[start:])) for path in paths]
 
 
 def content_key(path: str) -> str:
@@ -202,9 +204,9 @@ def stratified(labels: Tensor) -> tuple[Tensor, Tensor]:
     At least one image of a class is held out, but the only one never is.
     """
     order = torch.randperm(len(labels), generator=generator(SEED))
+    order = order[labels[order].argsort(stable=True)]  # class by class
     left, held_out = [], []
-    for label in labels.unique():
-        rows = order[labels[order] == label]
+    for rows in order.split(labels.bincount().tolist()):
         count = max(1, len(rows) // 10) if len(rows) > 1 else 0
         held_out.append(rows[:count])
         left.append(rows[count:])
