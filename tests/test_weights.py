@@ -3,6 +3,7 @@
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -358,6 +359,31 @@ def test_torchvisions_own_weights_are_looked_for_where_published_ones_are(
     model, told = load_weights("torchvision/squeezenet1_1")
     assert (told.crop, told.interpolation) == (0.875, "bilinear")
     assert told.classes[281] == "tabby"
+    images = torch.randn(1, 3, 64, 64)
+    torch.testing.assert_close(model(images), theirs(images))
+
+
+def test_a_vit_of_torchvision_whose_head_was_replaced_loads_by_name(
+    tmp_path, monkeypatch
+):
+    sizes = {"num_layers": 1, "num_heads": 3, "hidden_dim": 24, "mlp_dim": 48}
+    small = partial(models.VisionTransformer, image_size=224, patch_size=112, **sizes)
+    monkeypatch.setattr(models, "get_model", lambda name, **given: small(**given))
+    theirs = small().eval()
+    theirs.heads = torch.nn.Linear(24, 5)
+    torch.save(theirs.state_dict(), path := tmp_path / "mine.pth")
+    model, told = load_weights("torchvision/vit_b_16", weights=path)
+    assert isinstance(model, VisionTransformer) and told.image_size == (224, 224)
+    images = torch.randn(2, 3, 224, 224)
+    torch.testing.assert_close(model(images), theirs(images), atol=1e-5, rtol=0)
+
+
+def test_what_several_gpus_and_compiling_put_before_names_is_taken_off(tmp_path):
+    torch.manual_seed(0)
+    theirs = models.squeezenet1_1(num_classes=2).eval()
+    state = {f"module._orig_mod.{k}": v for k, v in theirs.state_dict().items()}
+    torch.save({"state_dict": state, "epoch": 3}, path := tmp_path / "mine.pth")
+    model, _ = load_weights("torchvision/squeezenet1_1", weights=path)
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(model(images), theirs(images))
 

@@ -15,6 +15,7 @@ from torchvision import models
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.data.splits import generator
 from vitutils.engine.checkpoints import existing
+from vitutils.engine.formats import tidy_torchvision
 from vitutils.engine.hubs import images_of_timm, imported, part
 from vitutils.engine.published import Published, fetched, read
 from vitutils.engine.strangers import NUMBERS, listed, shown
@@ -43,6 +44,8 @@ def of_torchvision(
     state = read_file(file or fetched(name, told))
     old = r"(denselayer\d+\.(?:norm|conv))\.(?=\d)"  # of DenseNet's own files
     state = {re.sub(old, r"\1", key): value for key, value in state.items()}
+    if "conv_proj.weight" in state:
+        state = tidy_torchvision(state)
     own = {}
     if name in ("googlenet", "inception_v3"):  # whose weights want other images
         own = {"transform_input": True, "init_weights": False}
@@ -83,9 +86,12 @@ def read_file(path: str | Path) -> dict[str, Tensor]:
     """Read weights of any model; an error names their file."""
     path = existing(Path(path).expanduser())
     try:
-        return read(path, kinds=NUMBERS)
+        state = read(path, kinds=NUMBERS)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    # What DataParallel, DDP and torch.compile put before the names.
+    wrapped = r"(module\.|_orig_mod\.)+"
+    return {re.sub(f"^{wrapped}", "", key): value for key, value in state.items()}
 
 
 def filled(build: Callable, state: dict[str, Tensor], name: str) -> nn.Module:
