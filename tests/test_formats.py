@@ -8,6 +8,7 @@ import socket
 import time
 import warnings
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -269,7 +270,11 @@ def test_the_decoder_of_maes_training_is_left_out():
 # ---- wrappers ----
 
 
-@pytest.mark.parametrize("args", [argparse.Namespace(lr=0.1, model="vit"), {"lr": 1}])
+OPTIONS = {"lr": 0.1, "model": "vit", "output_dir": Path("runs"), "size": (2, 2)}
+OPTIONS |= {"device": torch.device("cuda"), "dtype": torch.float16}
+
+
+@pytest.mark.parametrize("args", [argparse.Namespace(**OPTIONS), {"lr": 1}])
 def test_a_checkpoint_with_the_options_of_its_training(tmp_path, args):
     theirs = timm_small()
     found = {"model": theirs.state_dict(), "args": args, "epoch": 3, "model_ema": None}

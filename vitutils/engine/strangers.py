@@ -6,7 +6,7 @@ import pickletools
 import re
 from collections.abc import Collection, Sequence
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, get_args
 from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile
 
@@ -19,11 +19,18 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 NUMBERS = (*FLOATS, torch.int64)  # counters and tables of other libraries' models too
 # What tensors ask for in a pickle. torch's own list has more, which runs no code
 # either, but takes memory without end: bytearray, for one.
-# A Namespace, the options of a training, becomes an object that is never called.
+# A Namespace, the options of a training, becomes an object that is never called; what
+# it often holds beside numbers and strings are paths, a device, types and shapes.
 TENSORS = re.compile(
     r"argparse Namespace|collections OrderedDict|torch(\.storage)? \w+Storage|"
-    r"torch\._utils _rebuild_(tensor(_v2)?|parameter)"
+    r"torch\._utils _rebuild_(tensor(_v2)?|parameter)|"
+    r"pathlib(\._local)? (Posix|Windows)Path|torch (device|Size|b?float\d+|int\d+)"
 )
+OPTIONS = [argparse.Namespace] + [
+    (kind, f"{module}.{name}")  # a path that touches no disk, on any system
+    for module in ("pathlib", "pathlib._local")
+    for name, kind in (("PosixPath", PurePosixPath), ("WindowsPath", PureWindowsPath))
+]
 
 
 def shown(words: object, most: int = 80) -> str:
@@ -75,7 +82,7 @@ def load_pickled(path: Path) -> Any:
             for code, asked, _ in pickletools.genops(pickled):
                 if code.name == "GLOBAL" and not TENSORS.fullmatch(asked):
                     raise ValueError(f"it asks for {asked}, which is no tensor")
-    with torch.serialization.safe_globals([argparse.Namespace]):
+    with torch.serialization.safe_globals(OPTIONS):
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
