@@ -634,6 +634,7 @@ def test_what_is_wrong_is_said_in_a_line(
             "timm has no resnet18.x_in1k: perhaps resnet18",
         ),
         ("--init TEACHER --num-heads 4", "tells its heads: leave out --num-heads"),
+        ("--init TEACHER --trained-at 9", "tells its image size: leave out --trained"),
         ("--init ODD", "heads unknown at width 24, depth 1: give num_heads"),
         ("--init MLP", "mlp.safetensors holds a MLP, no model of images"),
         ("--init DEIT", "a deit learns from a teacher: give --teacher"),
@@ -724,6 +725,36 @@ def test_a_start_takes_what_its_file_does_not_tell(folder, tmp_path):
         images, Preprocessing((8, 8), (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
     )
     torch.testing.assert_close(model(images), theirs(as_wanted), atol=1e-5, rtol=1e-5)
+
+
+def test_a_start_and_a_teacher_were_trained_at_sizes_of_their_own(
+    folder, tmp_path, capsys
+):
+    """A file that tells neither heads nor size, and images of another size."""
+    torch.manual_seed(0)
+    theirs = timm.models.VisionTransformer(
+        img_size=(24, 8),
+        patch_size=4,
+        num_classes=2,
+        embed_dim=24,
+        depth=1,
+        num_heads=3,
+    ).eval()
+    torch.save(theirs.state_dict(), tmp_path / "odd.pth")
+    odd, told = str(tmp_path / "odd.pth"), ["--mean", *[".5"] * 3, "--std", *[".2"] * 3]
+    words = ["--data", str(folder), "--init", odd, *told, "--num-heads=3"]
+    data = load(folder)
+    model = make_model(options_of([*words, "--trained-at=24x8"]), data)
+    assert model.config["image_size"] == 8 and model.config["num_heads"] == 3
+    with pytest.raises(ValueError, match="in a training --trained-at or --teacher-"):
+        make_model(options_of(words), data)
+    words = ["--data", str(folder), *TINY, "--folder", str(tmp_path / "run")]
+    words += ["--teacher", odd, *[word.replace("--", "--teacher-") for word in told]]
+    words += ["--teacher-num-heads=3", "--teacher-trained-at"]
+    assert main([*words, "24x8"]) == 0
+    assert f"teacher {odd}: images of 24 x 8 pixels" in capsys.readouterr().out
+    assert main([*words, "24x8", "--resume", "--teacher-num-heads=4"]) == 1
+    assert "has teacher_num_heads 3, not 4" in capsys.readouterr().err
 
 
 def test_what_a_checkpoint_tells_cannot_be_said_again(folder, teacher, capsys):

@@ -45,6 +45,9 @@ VIT = tuple(n for n in signature(VisionTransformer).parameters if n not in FROM_
 DROP = ("dropout", "stochastic_depth")
 SOFT = ("temperature", "balance")
 NORMALIZATION = ("mean", "std")
+OF_TEACHER = tuple(
+    f"teacher_{name}" for name in (*NORMALIZATION, "num_heads", "trained_at")
+)
 COLORS = {1: "gray images", 3: "color"}
 
 
@@ -100,7 +103,8 @@ def fitting(options: argparse.Namespace, side: int) -> int | tuple[int, int]:
     if options.init is None:
         return side // options.patch_size * options.patch_size or side
     given = picked(options, ("num_heads", *NORMALIZATION))
-    weights = load_together(options.init, num_classes=2, **given)
+    size = options.trained_at and pair(options.trained_at)
+    weights = load_together(options.init, num_classes=2, image_size=size, **given)
     return unpair(weights.preprocessing.image_size)
 
 
@@ -145,7 +149,7 @@ def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
         options.init,
         num_classes=data.num_classes,
         num_heads=heads,
-        image_size=data.preprocessing.image_size,
+        image_size=pair(options.trained_at or data.image_size),
         **picked(options, NORMALIZATION),
     )
     config = getattr(weights.model, "config", {})
@@ -155,8 +159,7 @@ def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
             f"{options.init} is a {kind}: start from a model of the book, or from one "
             "of another library that it can be"
         )
-    if heads not in (None, config.get("num_heads")):
-        raise ValueError(f"{options.init} tells its heads: leave out --num-heads")
+    check_not_told(options, weights, "init", "")
     model = adapted(weights, data.preprocessing)
     if processes.rank() == 0 and config["in_channels"] != data.in_channels:
         print(
@@ -182,6 +185,24 @@ def start(options: argparse.Namespace, data: Dataset) -> nn.Module:
     return fresh
 
 
+def check_not_told(
+    options: argparse.Namespace, weights: Weights, source: str, prefix: str
+) -> None:
+    """Raise a ValueError for heads or a size of images that weights tell otherwise."""
+    told = {
+        "num_heads": getattr(weights.model, "config", {}).get("num_heads"),
+        "trained_at": weights.preprocessing.image_size,
+    }
+    for name, words in {"num_heads": "heads", "trained_at": "image size"}.items():
+        given = getattr(options, prefix + name)
+        given = pair(given) if given and name == "trained_at" else given
+        if given not in (None, told[name]):
+            raise ValueError(
+                f"{getattr(options, source)} tells its {words}: leave out "
+                f"{dashed(prefix + name)}"
+            )
+
+
 def content(name: str | None) -> str | None:
     """Return what a file holds, as a digest, or the name of what is no file."""
     if name is None or not Path(name).is_file():
@@ -197,10 +218,12 @@ def load_teacher(options: argparse.Namespace, data: Dataset) -> Weights | None:
     weights = load_together(
         options.teacher,
         weights=options.teacher_weights,
-        image_size=data.preprocessing.image_size,
+        num_heads=options.teacher_num_heads,
+        image_size=pair(options.teacher_trained_at or data.image_size),
         mean=options.teacher_mean,
         std=options.teacher_std,
     )
+    check_not_told(options, weights, "teacher", "teacher_")
     model, wanted = weights
     with torch.no_grad():
         blank = torch.zeros(1, len(wanted.mean), *wanted.image_size)

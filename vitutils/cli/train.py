@@ -28,6 +28,7 @@ from vitutils.cli.parts import (
     AUGMENT,
     FROM_DATA,
     NORMALIZATION,
+    OF_TEACHER,
     SOFT,
     build,
     content,
@@ -70,7 +71,7 @@ from vitutils.train import check_settings, fit, parameter_groups
 # What a resumed run shares beside the arguments of `fit`.
 SETUP = ("data", "image_size", "crop", "randaugment", "erase", "repeats", *MIX)
 SETUP += ("init", "teacher", "teacher_weights", "distillation", *SOFT, *NORMALIZATION)
-SETUP += ("freeze", "layer_decay", "class_weights")
+SETUP += ("trained_at", *OF_TEACHER[2:], "freeze", "layer_decay", "class_weights")
 RECIPE = (*FIT[:-1], "seed", "average", "precision")
 FILES = ("init", "teacher", "teacher_weights")  # compared by what they hold
 

@@ -17,7 +17,16 @@ from vitutils.cli.options import (
     probability,
     sides,
 )
-from vitutils.cli.parts import AUGMENT, CROPS, DROP, MODELS, NORMALIZATION, SOFT, VIT
+from vitutils.cli.parts import (
+    AUGMENT,
+    CROPS,
+    DROP,
+    MODELS,
+    NORMALIZATION,
+    OF_TEACHER,
+    SOFT,
+    VIT,
+)
 from vitutils.cli.presets import DEFAULTS, PRESETS
 from vitutils.data import load
 from vitutils.data.augmentation import mixing
@@ -52,8 +61,8 @@ FIT = ("epochs", "batch_size", "lr", "weight_decay", "betas", "warmup", "clip_no
 FIT += ("label_smoothing", "device")
 LARGE_STEP = ("average", "accumulate", "precision")
 NEEDS = {
-    "init": (*NORMALIZATION, "freeze"),
-    "teacher": ("distillation", "teacher_weights", "teacher_mean", "teacher_std"),
+    "init": (*NORMALIZATION, "trained_at", "freeze"),
+    "teacher": ("distillation", "teacher_weights", *OF_TEACHER),
 }
 TOLD = {"model", "widths", *VIT} - {"num_heads", *DROP}  # by --init
 
@@ -102,6 +111,9 @@ def make_parser() -> argparse.ArgumentParser:
         f"torchvision/NAME or timm/NAME of a ViT, or one of {', '.join(PUBLISHED)}",
     )
     add_options(group, load_weights, NORMALIZATION)
+    trained_at = "side in pixels, or HEIGHTxWIDTH, of the images that {} was trained "
+    trained_at += "on, where nothing tells it; that of the data if not given"
+    group.add_argument("--trained-at", type=sides, help=trained_at.format("--init"))
     readers = {int: positive, float: probability}
     add_options(group, VisionTransformer, VIT, readers)
     add_options(group, ConvNet, ["widths"], readers)
@@ -123,6 +135,14 @@ def make_parser() -> argparse.ArgumentParser:
             nargs="+",
             help=f"{name} of the teacher's images, where its file does not tell it",
         )
+    group.add_argument(
+        "--teacher-num-heads",
+        type=positive,
+        help="its attention heads, where its file does not tell them",
+    )
+    group.add_argument(
+        "--teacher-trained-at", type=sides, help=trained_at.format("the teacher")
+    )
     group.add_argument(
         "--distillation", choices=("hard", "soft"), help="its loss; hard if not given"
     )

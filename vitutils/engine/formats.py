@@ -275,7 +275,8 @@ def tidy_timm(
         raise Unplaced(
             f"its {rows} positions do not tell how its patches of {patch[0]} x "
             f"{patch[1]} pixels lie ({possible(rows - first - registers, *patch)}): "
-            "give trained_at (--image-size), the side or (height, width) of its images"
+            "give trained_at, the side or (height, width) of its images (in the "
+            "commands --image-size; in a training --trained-at or --teacher-trained-at)"
         )
     place, lacking = counts[fits[0]]
     zeros = positions.new_zeros(1, lacking, positions.shape[2])
@@ -358,5 +359,5 @@ def check_head(state: dict[str, Tensor], wanted: dict[str, Any]) -> None:
     if odd := [key for key in state if AFTER.match(key) and key not in wanted]:
         raise ValueError(
             f"its head has layers that ours has not ({listed(odd)}): give num_classes= "
-            "for a new head of another number of classes"
+            "for a new head of another number of classes (as vitutils train --init)"
         )
