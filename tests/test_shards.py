@@ -185,7 +185,9 @@ def test_what_an_archive_holds_is_read_once(tmp_path, monkeypatch):
         json.dumps([[*kept[:2], kept[2] + 1], rows[:1]]),
     ):
         index.write_text(spoiled)
+        index.with_name(f"{index.name}.1").touch()  # of a process that died here
         assert scanned() == second and opened
+        assert {*tmp_path.iterdir()} == {path, index}
         assert scanned() == second and not opened
     # A folder that cannot be written to.
     index.unlink()
@@ -288,6 +290,9 @@ def test_what_is_wrong_with_shards_is_said_in_a_line(tmp_path):
     for number, (name, held, said) in enumerate(
         [
             ("a.tar", whole[:700], "a.tar is not a whole tar file"),
+            ("a.tar", whole[:2148], "after 2,048 bytes it is cut or broken"),
+            ("a.tar", whole[:2048], "after 2,048 bytes it is cut or broken"),
+            ("a.tar", whole[:2048] + b"x" + whole[2049:], "2,048 bytes it is cut or"),
             ("a.tar", b"\x1f\x8b" + whole, "a.tar is not a whole tar file"),
             ("a.tar", gzip.compress(whole), "whole tar file, without compression"),
             ("a.tar", latin, "a.tar is not a whole tar file"),

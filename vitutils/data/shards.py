@@ -7,6 +7,7 @@ import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from glob import escape
 from io import BytesIO
 from pathlib import Path
 
@@ -103,6 +104,8 @@ def indexed(archive: str, is_image: Callable[[str], bool]) -> list[list]:
     rows = scan(archive, is_image)
     part = index.with_name(f"{index.name}.{os.getpid()}")
     with suppress(OSError):
+        for left in part.parent.glob(f"{escape(index.name)}.*"):  # of who died here
+            left.unlink()
         try:
             part.write_text(json.dumps([stamp, rows]), encoding="utf-8")
             part.replace(index)
@@ -139,6 +142,9 @@ def scan(archive: str, is_image: Callable[[str], bool]) -> list[list]:
                 elif is_image(member.name):
                     rows = others if "." in field else images
                     rows.append([member.name, member.offset_data, member.size])
+            tar.fileobj.seek(tar.offset)  # tarfile takes what is broken for the end
+            if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                raise ValueError(f"after {tar.offset:,} bytes it is cut or broken")
     except Exception as error:  # tarfile raises many kinds
         raise ValueError(
             f"{archive} is not a whole tar file, without compression ({error})"
