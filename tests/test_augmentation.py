@@ -66,6 +66,16 @@ def test_workers_make_the_same_images(split):
     assert torch.equal(epoch(ahead, start=1), epoch(strong)[16:])
 
 
+@pytest.mark.timeout(60)
+def test_workers_without_shared_memory_end_a_run(split, monkeypatch):
+    def full(tensor):
+        raise RuntimeError("unable to allocate shared memory")
+
+    monkeypatch.setattr(torch.Tensor, "share_memory_", full)
+    with pytest.raises(OSError, match=r"to allocate .* docker run --shm-size"):
+        epoch(strengthen(split, erase=0.5, workers=1))
+
+
 def test_outside_training_images_stay_as_they_are(split):
     strong = strengthen(split, randaugment=9, erase=1.0, workers=2)
     (plain, _), *_ = split.batches(16)

@@ -6,10 +6,11 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, get_worker_info
 from torchvision.transforms import v2
 
 from vitutils.data import files
@@ -388,15 +389,40 @@ def check_strength(
 def ahead(
     make: Callable, rows: list[Tensor], keys: list, device: torch.device, workers: int
 ) -> Iterator:
-    """Yield ``make((row, key))`` for each, made by processes ahead of time."""
-    yield from DataLoader(
+    """Yield ``make((row, key))`` for each, made by processes ahead of time.
+
+    Raises:
+        OSError: they have no memory to share with this one.
+    """
+    made = DataLoader(
         list(zip(rows, keys, strict=True)),
         batch_size=None,  # an item is a whole batch, which one worker makes
-        collate_fn=make,
+        collate_fn=partial(shared, make),
         num_workers=workers,
         pin_memory=device.type == "cuda",
         generator=torch.Generator(),  # the global one stays as it is
     )
+    for found in made:
+        if isinstance(found, OSError):
+            raise found
+        yield found
+
+
+def shared(make: Callable, item: Any) -> Any:
+    """Make a batch, in a worker in memory that it shares, or return why it cannot.
+
+    Left to the worker's queue, a batch for which there is none never arrives.
+    """
+    found = make(item)
+    if torch.is_tensor(found) and get_worker_info():
+        try:
+            found.share_memory_()
+        except RuntimeError as error:
+            return OSError(
+                f"the workers have no memory to share ({error}): give /dev/shm more, "
+                "as docker run --shm-size does, or take fewer workers (--workers 0)"
+            )
+    return found
 
 
 def generator(*key: int) -> torch.Generator:
