@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 
 from vitutils.__main__ import COMMANDS, main, start
+from vitutils.cli.commands import told
 
 STOPS = [signal.SIGINT, signal.SIGTERM]
 
@@ -111,6 +112,62 @@ def test_training_is_stopped_in_a_line_at_any_time(tmp_path, seconds):
 def lines_of(path):
     """Return the lines of a page's blocks of code that call the command."""
     return re.findall(r"(?m)^vitutils (\w+) (.*)$", path.read_text("utf-8"))
+
+
+PRINTS = """
+import sys, types
+from vitutils.__main__ import main
+command = sys.modules["vitutils.cli.train"] = types.ModuleType("prints")
+command.main = lambda words: print("naïve 家")
+raise SystemExit(main(["train"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("redirected", "expected"),
+    [
+        (">/dev/full", (1, "", "what is printed cannot be written: No space left on")),
+        (">&-", (0, "", "")),
+        (">&- 2>&-", (0, "", "")),
+        ("2>&-", (0, "na\\xefve \\u5bb6\n", "")),
+    ],
+)
+def test_what_cannot_be_printed_is_a_line(tmp_path, redirected, expected):
+    changed = {"PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "ascii"}
+    process = subprocess.run(
+        ["sh", "-c", f'"$@" {redirected}', "sh", sys.executable, "-c", PRINTS],
+        env=os.environ | changed | {"PYTHONUNBUFFERED": ""},
+        capture_output=True,
+        text=True,
+    )
+    status, printed, said = expected
+    assert (process.returncode, process.stdout) == (status, printed)
+    assert process.stderr.startswith(said) and process.stderr.count("\n") == bool(said)
+
+
+def test_who_reads_may_have_enough(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-c", PRINTS],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        stdout=write,
+        stderr=subprocess.PIPE,
+    )
+    os.close(write)
+    assert (process.returncode, process.stderr) == (1, b"")
+
+
+def test_a_command_leaves_it_to_the_last_to_say_what_cannot_be_printed(monkeypatch):
+    lost = OSError(28, "No space left on device")
+
+    class Full:
+        def flush(self):
+            raise lost
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    with pytest.raises(OSError, match="No space left"):
+        told(lost, status=1)
 
 
 @pytest.mark.parametrize("page", ["README.md", "book/commands.md"])

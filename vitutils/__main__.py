@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from types import ModuleType
 
 import vitutils
@@ -83,6 +84,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 0 if all went well.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed, as by 2>&-
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            setattr(sys, name, os.fdopen(nowhere, "w"))
+    if isinstance(sys.stdout, TextIOWrapper):  # a terminal may not know all letters
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        try:
+            return chosen(arguments)
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # of what is printed, or of an import
+        words = str(error.strerror or error)
+        try:
+            sys.stdout.flush()
+        except OSError:  # Python shall not try again at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            words = f"what is printed cannot be written: {words}"
+        if not isinstance(error, BrokenPipeError):  # who reads has enough, as `head`
+            print(words, file=sys.stderr)
+        return 1
+
+
+def chosen(arguments: Sequence[str] | None) -> int:
+    """Run the command that the words name; see ``main``."""
     command, *rest = [*(sys.argv[1:] if arguments is None else arguments), ""]
     if command in COMMANDS:
         return start(f"vitutils.cli.{command}", rest[:-1])

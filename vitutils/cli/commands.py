@@ -1,7 +1,6 @@
 """What the commands share: the weights that they use, and how they end."""
 
 import argparse
-import os
 import sys
 import traceback
 import warnings
@@ -15,7 +14,7 @@ from vitutils.engine.exported import is_exported, load_exported
 from vitutils.engine.published import PUBLISHED
 from vitutils.engine.weights import Weights, load_weights, model_file
 
-ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError)
+ERRORS = (ValueError, OSError, RuntimeError, FloatingPointError, ImportError)
 
 
 def make_parser(name: str, description: str) -> argparse.ArgumentParser:
@@ -100,14 +99,9 @@ def ended(run: Callable[[argparse.Namespace], int], options: argparse.Namespace)
     """Run a command and return its exit status; what goes wrong is told in a line."""
     try:
         with warnings_as_lines():
-            status = run(options)
-        sys.stdout.flush()
-        return status
+            return run(options)
     except KeyboardInterrupt as stopped:
         return told(stopped, status=130)
-    except BrokenPipeError:  # who reads has enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except ERRORS as error:
         return told(error, status=1, debug=options.debug)
 
@@ -128,7 +122,13 @@ def in_a_line(error: BaseException) -> str:
 
 
 def told(error: BaseException, *, status: int, debug: bool = False) -> int:
-    """Say what went wrong, and return the status."""
+    """Say what went wrong, and return the status.
+
+    Raises:
+        OSError: what is printed cannot be written; ``vitutils.__main__.main`` says so.
+    """
+    if isinstance(error, OSError) and not error.filename:
+        sys.stdout.flush()
     text = in_a_line(error)
     if debug:
         text = "".join(traceback.format_exception(error)).rstrip()

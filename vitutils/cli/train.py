@@ -14,7 +14,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +77,6 @@ FILES = ("init", "teacher", "teacher_weights")  # compared by what they hold
 
 def main(arguments: Sequence[str]) -> int:
     """Run the command; return its exit status, 0 if the run came to its end."""
-    sys.stderr = sys.stderr or StringIO()  # closed, as by 2>&-
     try:
         arguments = with_those_of_the_run(arguments)
     except ERRORS as error:  # last.pt is no state of a run
