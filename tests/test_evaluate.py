@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +256,19 @@ def test_labels_are_the_models_whatever_the_folders_order(tmp_path):
     assert main([str(tmp_path / "photos"), *words]) == 0
     found = [(one["class"], one["images"]) for one in judged(tmp_path)["per_class"]]
     assert found == [("owl", 4), ("dog", 0), ("cat", 4)]
+
+
+def test_a_class_with_a_strange_name_is_known_by_it(tmp_path, capsys):
+    names = ["a\nb", os.fsdecode(b"caf\xe9")]
+    photos(tmp_path / "photos", names)
+    told = Preprocessing(
+        (8, 8), (0.5,) * 3, (0.5,) * 3, classes=("caf\\udce9", "a\\nb")
+    )
+    options = command_line(str(tmp_path / "photos"), "--weights", "w")
+    classes = labelled(options, told).classes
+    capsys.readouterr()
+    assert indices(classes, told.classes, options) == [1, 0]
+    assert capsys.readouterr().err == ""
 
 
 def test_the_part_is_the_test_or_what_there_is(tmp_path, weights, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -218,6 +219,17 @@ def test_what_an_exporter_refuses_is_no_full_disk(tmp_path, capsys, monkeypatch)
     words = ["--weights", str(tmp_path / "best.safetensors"), "--format", "pt2"]
     assert main(words) == 1
     assert capsys.readouterr().err == "no operator for that\n"
+
+
+@pytest.mark.parametrize("kind", ["pt2", "torchscript"])
+def test_where_there_is_no_space_for_the_answers_is_said(tmp_path, monkeypatch, kind):
+    def full(path, held):
+        raise OSError(28, "No space left on device")
+
+    weights = small(tmp_path / "best.safetensors")
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=f"No space left on device: .*model.{kind}"):
+        export(weights, tmp_path / f"m.{kind}", kind=kind)
 
 
 def test_bad_input_is_a_line_that_says_what_to_do(tmp_path, capsys):

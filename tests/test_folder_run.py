@@ -1,6 +1,7 @@
 """A run owns its folder, and goes on with what it was made from alone."""
 
 import math
+import os
 import resource
 import shutil
 import signal
@@ -30,6 +31,7 @@ from vitutils.distill import ConvNet
 from vitutils.engine import folder_run as run_module
 from vitutils.engine.checkpoints import load_state, save_model, save_state
 from vitutils.engine.curves import Curves
+from vitutils.engine.exported import load_exported
 from vitutils.engine.folder_run import FolderRun
 from vitutils.engine.large_step import LargeStep
 from vitutils.engine.weights import load_weights
@@ -165,6 +167,71 @@ def test_other_images_labels_or_classes_are_no_way_on(data, tmp_path):
             fit(small_vit(), other, run=FolderRun(tmp_path, resume=True), **SHORT)
     assert snapshot(tmp_path) == before
     fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+
+
+FORGED = {
+    "step": {"step": 9},
+    "epoch": {"epoch": 1},
+    "batch": {"batch": -1},
+    "images": {"images": 3},
+    "loss": {"loss": math.nan},
+    "seconds": {"seconds": -1.0},
+    "best": {"best": math.nan},
+    "history": {"history": [{"lr": math.inf}]},
+    "schedule": {"schedule": {"last_epoch": 3}},
+    "optimizer": {"optimizer": {"state": {0: {"exp_avg": torch.zeros(1)}}}},
+    "the optimizer is of": {"optimizer": {"state": {0: {"step": torch.tensor(1e9)}}}},
+    "the optimizer has": {"optimizer": {"state": {0: {"exp_avg_sq": "negative"}}}},
+}
+
+
+def forged(held, changes):
+    """Return a part of a state with changes, dict by dict, row by row."""
+    if isinstance(changes, list):
+        return [forged(*pair) for pair in zip(held, changes * len(held), strict=True)]
+    if isinstance(changes, dict):
+        return held | {name: forged(held[name], changes[name]) for name in changes}
+    return -held.abs() - 1 if changes == "negative" else changes
+
+
+@pytest.mark.parametrize("named", FORGED)
+def test_a_state_that_cannot_be_is_no_way_on(data, tmp_path, named):
+    writable_run(tmp_path, data)
+    state = load_state(tmp_path / "last.pt")
+    save_state(forged(state, FORGED[named]), tmp_path / "last.pt")
+    before = snapshot(tmp_path)
+    with pytest.raises(ValueError, match=rf"last\.pt .*{named}.*: take another folder"):
+        fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+    assert snapshot(tmp_path) == before
+
+
+def test_a_model_of_nan_is_no_way_on(data, tmp_path):
+    writable_run(tmp_path, data)
+    state = load_state(tmp_path / "last.pt")
+    next(iter(state["model"].values())).fill_(math.nan)
+    save_state(state, tmp_path / "last.pt")
+    with pytest.raises(ValueError, match=r"last\.pt .* model has NaN.*: take another"):
+        fit(small_vit(), data, run=FolderRun(tmp_path, resume=True), **SHORT)
+
+
+def test_who_reads_a_run_may_go_away(data, tmp_path, monkeypatch):
+    def gone(*_):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(run_module.tqdm, "write", gone)
+    told = SHORT | {"progress": True}
+    history = fit(small_vit(), data, run=FolderRun(tmp_path), **told)
+    assert len(history) == SHORT["epochs"]
+
+
+def test_a_name_that_weights_cannot_have_is_refused_at_once(data, tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(ValueError, match="is no name in UTF-8"):
+        fit(small_vit(), data, run=FolderRun(folder), **SHORT)
+    assert not folder.exists()
+    for load_it in (load_weights, load_exported):
+        with pytest.raises(ValueError, match="is no name in UTF-8"):
+            load_it(folder)
 
 
 def test_a_run_that_was_refused_is_refused_again(data, tmp_path):

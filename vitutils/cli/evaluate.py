@@ -36,7 +36,7 @@ from vitutils.cli.parts import device_of
 from vitutils.data import files
 from vitutils.data import load as load_dataset
 from vitutils.data.datasets import NAMED, HeldOut, folder_of, stratified
-from vitutils.data.preprocessing import Preprocessing
+from vitutils.data.preprocessing import Preprocessing, printable
 from vitutils.data.splits import Split, StreamedSplit
 from vitutils.engine.checkpoints import is_checkpoint, write_atomically
 from vitutils.engine.exported import held_out_of
@@ -171,7 +171,7 @@ def labelled(options: argparse.Namespace, wanted: Preprocessing) -> Labelled:
         std=wanted.std,
         fit=wanted.fit,
     )
-    return Labelled(part, split, classes)
+    return Labelled(part, split, [*map(printable, classes)])
 
 
 def rows_held_out(

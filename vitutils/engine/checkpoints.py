@@ -314,6 +314,18 @@ def load_state(path: str | Path) -> dict[str, Any]:
     return state
 
 
+def in_utf8(path: str | Path) -> Path:
+    """Return a path, or raise a ValueError: safetensors takes no other names."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{shown(path, 300)} is no name in UTF-8, as files of weights need: rename "
+            "it, or give another one"
+        ) from None
+    return Path(path)
+
+
 def existing(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
@@ -348,6 +360,10 @@ def write_atomically(path: str | Path, write: Callable[[Path], Any]) -> None:
         os.umask(mask)
         os.chmod(part, 0o666 & ~mask)  # safetensors keeps its files to the user
         os.replace(part, path)
+    except OSError as error:  # of a file that is open, Python tells no name
+        if error.errno and not error.filename:
+            error.filename = str(path)
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,6 +7,7 @@ import shutil
 import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from vitutils.data.preprocessing import Preprocessing
 from vitutils.engine.checkpoints import (
     as_held_out,
     existing,
+    in_utf8,
     is_checkpoint,
     read_held_out,
     write_atomically,
@@ -78,9 +80,13 @@ def export(
         torch.no_grad(),
     ):
         file = Path(folder, f"model{ENDINGS[kind]}")
-        run = WRITERS[kind](model, images, file)
-        if int8:
-            run = quantize(file)
+        try:
+            run = WRITERS[kind](model, images, file)
+            if int8:
+                run = quantize(file)
+        except OSError as error:  # it says not where there is no space
+            error.filename = error.filename or str(file)
+            raise
         for size in BATCHES:
             wanted = model(images[:size])
             found = run(images[:size])
@@ -136,16 +142,20 @@ def quantize(path: Path) -> Callable:
 
 def write_torchscript(model: nn.Module, images: Tensor, path: Path) -> Callable:
     """Trace a model; return what was read back."""
-    torch.jit.trace(model, images, check_trace=False).save(path)
+    held = BytesIO()  # torch itself would abort the process where the disk is full
+    torch.jit.save(torch.jit.trace(model, images, check_trace=False), held)
+    path.write_bytes(held.getvalue())
     return torch.jit.load(path)
 
 
 def write_pt2(model: nn.Module, images: Tensor, path: Path) -> Callable:
     """Write torch.export's format; return what was read back."""
     batch = torch.export.Dim("batch")
+    held = BytesIO()  # as above
     torch.export.save(
-        torch.export.export(model, (images,), dynamic_shapes=({0: batch},)), path
+        torch.export.export(model, (images,), dynamic_shapes=({0: batch},)), held
     )
+    path.write_bytes(held.getvalue())
     return torch.export.load(path).module()
 
 
@@ -207,7 +217,7 @@ def load_exported(path: str | Path) -> Weights:
         FileNotFoundError: it is missing, or PATH.json beside it.
         ValueError: one of the two is not what ``export`` writes.
     """
-    path = existing(path)
+    path = existing(in_utf8(path))
     about = Path(f"{path}.json")
     if not about.is_file():
         raise FileNotFoundError(

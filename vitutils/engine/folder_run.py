@@ -10,12 +10,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import torch
 from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from vitutils import processes
 from vitutils.engine.checkpoints import (
     check_weights_of,
+    in_utf8,
     load_state,
     plain,
     save_model,
@@ -27,8 +29,9 @@ from vitutils.train import Evaluation, Run, Step
 
 COUNTERS = ("step", "epoch", "batch", "images", "loss", "best", "seconds", "stepping")
 COUNTERS += ("waiting", "history")
-ROW = ("train_loss", "val_loss", "val_accuracy", "seconds", "images_per_second")
-ROW += ("waiting",)  # numbers of an epoch that are read again
+TIMES = ("seconds", "stepping", "waiting")
+ROW = ("epoch", "train_loss", "val_loss", "val_accuracy", "seconds")
+ROW += ("images_per_second", "waiting")  # numbers of an epoch that are read again
 FILES = ("last.pt", "best.safetensors", "result.json")
 NOT_COMPARED = {"model", "data", "loss_fn", "device", "progress", "groups", "step"}
 NOT_COMPARED |= {"run"}
@@ -117,6 +120,7 @@ class FolderRun(Run):
         if self.lock.is_locked:
             self.lock.acquire()
             return
+        in_utf8(self.folder)
         above = [self.folder, *self.folder.parents]
         self.made = [folder for folder in above if not folder.exists()]
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -149,13 +153,7 @@ class FolderRun(Run):
         kinds = {name: type(getattr(self, name)) for name in COUNTERS}
         kinds["settings"] = dict
         wrong = [k for k, kind in kinds.items() if type(state.get(k)) is not kind]
-        if not wrong and not all(map(is_row, state["history"])):
-            wrong = ["history"]
-        if wrong:
-            raise ValueError(
-                f"{last} is no state of a run (see its {', '.join(wrong)}): take "
-                "another folder"
-            )
+        self.doubt(wrong or [k for k, right in sense(state).items() if not right])
         best = self.folder / "best.safetensors"
         if state["best"] >= 0 and not best.is_file():
             raise ValueError(
@@ -165,6 +163,14 @@ class FolderRun(Run):
         expected = plain(self.expected | {"setup": self.setup})
         self.compare(narrowed(state["settings"], expected), expected)
         return state
+
+    def doubt(self, wrong: Sequence[str]) -> None:
+        """Raise a ValueError if parts of the state in the folder are wrong."""
+        if wrong:
+            raise ValueError(
+                f"{self.folder}/last.pt is no state of a run (see its "
+                f"{', '.join(wrong)}): take another folder"
+            )
 
     def compare(self, before: dict, now: dict) -> None:
         """Raise a ValueError unless the run in the folder is of these settings."""
@@ -204,9 +210,23 @@ class FolderRun(Run):
         if state is None:
             return
         self.compare(state["settings"], self.shared)
+        split, size = settings["data"].train, settings["batch_size"]
+        epochs, batches = settings["epochs"], split.num_batches(size)
+        epoch, batch = state["epoch"], state["batch"]
+        right = {
+            "epoch": epoch < epochs or (epoch, batch) == (epochs, 0),
+            "batch": 0 <= batch <= batches,
+            "step": state["step"] == epoch * batches + batch,
+            "images": state["images"] == min(batch * size, len(split)),
+        }
+        self.doubt([name for name, fits in right.items() if not fits])
         try:
             for name, part in self.parts.items():
+                if state[name].keys() != part.state_dict().keys():
+                    raise ValueError("it has other names")
                 part.load_state_dict(state[name])
+            name = "state"
+            check_loaded(step, state["step"])
         except Exception as error:  # each part raises its own kinds
             raise ValueError(
                 f"{self.folder}/last.pt does not fit the run ({name}: {error}): take "
@@ -295,7 +315,8 @@ class FolderRun(Run):
 
     def tell(self, line: str) -> None:
         if self.keeps:
-            self.bar.write(line)
+            with suppress(OSError):  # who reads may be gone: that is told in the end
+                self.bar.write(line)
 
     def save(self) -> None:
         if self.keeps:
@@ -343,9 +364,53 @@ def differences(before: Any, now: Any, name: str = "settings") -> list[tuple]:
     return [f for k in names for f in differences(before.get(k), now.get(k), k)]
 
 
+def sense(state: dict) -> dict[str, bool]:
+    """Tell of counters whether they may be a run's, whatever its settings."""
+    rows = state["history"]
+    if not all(map(is_row, rows)):
+        return {"history": False}
+    return {
+        "epoch": state["epoch"] == len(rows),
+        "history": [row["epoch"] for row in rows] == [*range(1, len(rows) + 1)],
+        "best": state["best"] == max([row["val_accuracy"] for row in rows], default=-1),
+        "loss": abs(state["loss"]) < math.inf,
+        **{name: 0 <= state[name] < math.inf for name in TIMES},
+    }
+
+
 def is_row(row: Any) -> bool:
     """Tell whether this may be what ``Run.end_epoch`` notes of an epoch."""
-    return isinstance(row, dict) and all(type(row.get(n)) in (int, float) for n in ROW)
+    return (
+        isinstance(row, dict)
+        and row.keys() >= {*ROW}
+        and all(type(v) in (int, float) and abs(v) < math.inf for v in row.values())
+    )
+
+
+def check_loaded(step: Step, done: int) -> None:
+    """Raise a ValueError if parts of a step have loaded what they cannot go on with.
+
+    torch looks at it late or never: means of other shapes make AdamW read memory that
+    is not theirs.
+
+    Args:
+        step: its parts have been loaded.
+        done: how many there have been.
+    """
+    schedule, optimizer = step.schedule, step.optimizer
+    rates = [group["lr"] for group in optimizer.param_groups]
+    if (schedule.last_epoch, schedule.get_last_lr()) != (done, rates):
+        raise ValueError("the schedule is of another step")
+    for parameter, kept in optimizer.state.items():
+        shapes = {name: value.shape for name, value in kept.items()}
+        means = dict.fromkeys(("exp_avg", "exp_avg_sq"), parameter.shape)
+        if shapes != means | {"step": torch.Size()} or not 0 < kept["step"] <= done:
+            raise ValueError("the optimizer is of another model or step")
+        if not (kept["exp_avg"].isfinite().all() and (kept["exp_avg_sq"] >= 0).all()):
+            raise ValueError("the optimizer has NaN")
+    for value in step.model.state_dict().values():
+        if not value.isfinite().all():
+            raise ValueError("the model has NaN")
 
 
 def rank(row: dict) -> tuple[float, float]:

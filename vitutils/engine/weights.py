@@ -11,7 +11,12 @@ from torch import Tensor, nn
 
 from vitutils.data.files import pair
 from vitutils.data.preprocessing import LUMINANCE, Preprocessing
-from vitutils.engine.checkpoints import is_checkpoint, load_model, read_preprocessing
+from vitutils.engine.checkpoints import (
+    in_utf8,
+    is_checkpoint,
+    load_model,
+    read_preprocessing,
+)
 from vitutils.engine.formats import Unplaced
 from vitutils.engine.hubs import preprocessing_of
 from vitutils.engine.libraries import LIBRARIES, as_ours
@@ -118,7 +123,7 @@ def model_file(name: str | Path) -> str | Path:
     Raises:
         ValueError: it is a file that holds no model for this package.
     """
-    path = Path(name).expanduser()
+    path = in_utf8(name).expanduser()
     if (path / "best.safetensors").is_file() and not (path / "config.json").is_file():
         return path / "best.safetensors"
     if path.name == "last.pt" and path.is_file():
