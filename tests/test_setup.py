@@ -147,6 +147,9 @@ def test_a_venv_that_does_not_work_is_made_anew(house):
     again = calls_of(house, "PYTHON=./python", SOUND="")
     assert "-m venv --clear .venv" in again
     assert sum("-r requirements.txt" in c for c in again)
+    shutil.rmtree(house / ".venv")
+    (house / ".venv").symlink_to("gone")
+    assert "-m venv --clear .venv" in calls_of(house, "PYTHON=./python", SOUND="")
 
 
 def test_a_venv_keeps_its_python_until_another_is_named(house):
