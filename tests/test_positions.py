@@ -16,12 +16,24 @@ def test_the_record_is_of_these_tasks():
     rates = positions.best_rates(HELD["runs"])
     tasks = positions.alike_tasks("fashion_mnist") + positions.search()
     tasks += positions.tasks_of(rates, positions.SEEDS)
-    tasks += positions.alike_tasks("cifar10") + positions.afterwards()
+    tasks += positions.alike_tasks("cifar10")
     assert [row["task"] for row in HELD["runs"]] == tasks
     folder = HELD["settings"]["data"]
     assert HELD["settings"] == positions.SETTINGS | {"data": folder}
     command = f"python -m experiments positions --data {folder} --workers "
-    assert HELD["command"] == f"{command}{HELD['workers']}"
+    made_by = HELD["command"].split("; ")
+    assert all(one.startswith(command) for one in made_by)
+    assert f"{command}{HELD['workers']}" in made_by
+
+
+def test_zeros_ended_where_learned_positions_did_at_each_rate_of_the_search():
+    ends = {
+        (row["task"]["positions"], row["task"]["lr"]): row["accuracy"]["400"]
+        for row in HELD["runs"]
+        if row["task"] in positions.search() and row["task"]["on"] == "puzzle"
+    }
+    for rate in positions.RATES:
+        assert abs(ends["zeros", rate] - ends["learned", rate]) < 0.01
 
 
 def test_the_rate_is_chosen_on_another_seed_and_the_smallest_of_equals():
@@ -43,16 +55,18 @@ def test_likeness_is_counted_by_hand():
     column = torch.arange(side).repeat(side)
     mirrored = F.one_hot(torch.minimum(column, side - 1 - column)).float()
     found = positions.likeness(mirrored, side)
-    assert found["left_right"] == 1.0  # of partners alike, of others not
-    assert found["up_down"] == 0.0  # a column is alike all the way
+    assert found["left_right"] == [1.0, 0.0]  # of partners alike, of others not
+    assert found["up_down"] == [1.0, 1.0]  # a column is alike all the way
     turned = positions.likeness(F.one_hot(torch.minimum(row, 4 - row)).float(), side)
-    assert (turned["left_right"], turned["up_down"]) == (0.0, 1.0)
+    assert (turned["left_right"], turned["up_down"]) == ([1.0, 1.0], [1.0, 0.0])
     torch.manual_seed(0)
     drawn = positions.likeness(torch.randn(side * side, 500), side)
-    assert all(abs(value) < 0.1 for value in drawn.values())
+    assert all(abs(value) < 0.1 for pair in drawn.values() for value in pair)
     near = [(r - r[:, None]).abs() for r in (row, column)]
     near = torch.exp(-sum(near).float())  # of which each place has a vector
-    assert positions.likeness(near, side)["neighbors"] > 0.3
+    alike, others = positions.likeness(near, side)["neighbors"]
+    assert alike - others > 0.3
+    assert list(positions.likeness(torch.randn(16, 8), 4)) == ["neighbors"]
 
 
 def test_the_pictures_of_each_arm():
@@ -61,20 +75,32 @@ def test_the_pictures_of_each_arm():
 
     def shown(pictures, seed=0):
         draw = torch.Generator().manual_seed(seed)
-        return positions.changed(images, draw, pictures=pictures)
+        return positions.changed(images, draw, pictures=pictures, patch=7)
 
     assert torch.equal(shown("as they are"), images)
-    for pictures, axis in (("left-right", 3), ("up-down", 2)):
-        turned = images.flip(axis)
-        same = (shown(pictures) == images).flatten(1).all(dim=1)
-        other = (shown(pictures) == turned).flatten(1).all(dim=1)
-        assert same.any() and other.any() and (same ^ other).all()
-    order = positions.fixed_order(images)
-    patches = F.unfold(images.float(), 4, stride=4)
-    mixed = F.unfold(shown("one order").float(), 4, stride=4)
-    assert torch.equal(mixed, patches[:, :, order])
-    assert torch.equal(shown("one order", 1), shown("one order"))
-    assert not torch.equal(shown("new orders", 1), shown("new orders"))
+    turned, found = images.flip(2), shown("up-down")
+    same = (found == images).flatten(1).all(dim=1)
+    other = (found == turned).flatten(1).all(dim=1)
+    assert same.any() and other.any() and (same ^ other).all()
+    mixed = shown("new orders")
+    assert not torch.equal(shown("new orders", 1), mixed)
+    patches = [F.unfold(x.float(), 7, stride=7).sum(dim=1) for x in (images, mixed)]
+    assert torch.equal(*(one.sort(dim=1).values for one in patches))
+
+
+def test_patches_of_other_pictures_stay_in_place_and_class():
+    labels = torch.arange(60) % 3
+    images = torch.arange(60).view(60, 1, 1, 1).expand(60, 1, 28, 28).byte()
+    dealt = positions.of_other_pictures(images, labels, 7)
+    assert dealt.dtype == images.dtype
+    assert torch.equal(dealt % 3, images % 3)
+    givers = F.unfold(dealt.float(), 7, stride=7)
+    assert (givers == givers[:, :1]).all()  # a patch is of one picture
+    givers = givers[:, 0]
+    whole = torch.arange(60.0)[:, None].expand(60, 16)
+    assert torch.equal(givers.sort(dim=0).values, whole)  # each is used once
+    assert (givers == whole).float().mean() < 0.2
+    assert (givers[:, :1] == givers[:, 1:]).float().mean() < 0.2
 
 
 @pytest.mark.slow(2)
@@ -89,19 +115,13 @@ def test_a_judge_is_trained_and_measured(monkeypatch, on, kind):
 
 
 @pytest.mark.slow(2)
-def test_a_reordered_vit_is_measured_where_its_patches_come_from(monkeypatch):
+def test_a_vit_is_measured_before_and_after(monkeypatch):
     monkeypatch.setitem(positions.SETTINGS, "images", 256)
-    task = {"part": "alike", "data": "fashion_mnist", "seed": 0}
-    results = positions.run(task | {"pictures": "one order"}, folder="")
-    assert results["before"] != results["after"] != results["after, by source"]
+    task = {"part": "alike", "data": "fashion_mnist", "patch": 7, "seed": 0}
     plain = positions.run(task | {"pictures": "as they are"}, folder="")
-    assert plain["before"] == results["before"] and len(plain) == 3
-
-
-@pytest.mark.slow(1)
-def test_mirrored_pictures_have_mean_patches_alike():
-    task = {"part": "pictures", "data": "fashion_mnist", "pictures": "up-down"}
-    found = positions.run(task, folder="")["mean patch"]
-    plain = positions.run(task | {"pictures": "as they are"}, folder="")["mean patch"]
-    assert found.keys() == plain.keys() == {"neighbors", "left_right", "up_down"}
-    assert found["up_down"] > plain["up_down"]
+    other = positions.run(task | {"pictures": "other pictures"}, folder="")
+    assert plain["before"] == other["before"] and plain["after"] != other["after"]
+    large = positions.run(
+        task | {"pictures": "as they are", "sizes": "book"}, folder=""
+    )
+    assert large["before"] != plain["before"] != plain["after"]

@@ -61,7 +61,7 @@ class Embeddings(nn.Module):
             nn.init.trunc_normal_(self.registers, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:  # (B, C, H, W)
-        """Return the tokens (B, N+1, D) of images (B, C, H, W)."""
+        """Return tokens (B, F+N, D) of images (B, C, H, W); F go first."""
         if images.shape[1:] != self.image_shape:
             raise ValueError(
                 f"images of shape {tuple(images.shape)} do not fit a model "
@@ -72,7 +72,7 @@ class Embeddings(nn.Module):
         if self.registers is not None:
             first = torch.cat((first, self.registers), dim=1)
         first = first.expand(patches.shape[0], -1, -1)
-        tokens = torch.cat((first, patches), dim=1)  # (B, N+1, D)
+        tokens = torch.cat((first, patches), dim=1)  # (B, F+N, D)
         return self.dropout(tokens + self.pos_embed)
 
     def first_tokens(self) -> Tensor:

@@ -1,35 +1,42 @@
-# %% 1 right: patch by patch
-def glue(patches, shape, P):
-    C, H, W = shape
-    image, rest = torch.empty(shape), iter(patches)
-    for top in range(0, H, P):
-        for left in range(0, W, P):
-            image[:, top : top + P, left : left + P] = next(rest).view(C, P, P)
-    return image
+# %% 1 right: place by place
+def deal(images, P):
+    found = images.clone()
+    for top in range(0, images.shape[2], P):
+        for left in range(0, images.shape[3], P):
+            place = (..., slice(top, top + P), slice(left, left + P))
+            found[place] = images[torch.randperm(len(images))][place]
+    return found
 
 
-# %% 1 right: by transposes and named sizes
-def glue(patches, shape, P):
-    C, H, W = shape
-    split = patches.view(H // P, W // P, C, P, P)
-    return split.transpose(1, 2).transpose(0, 1).transpose(2, 3).reshape(C, H, W)
+# %% 1 right: each place a step further along the batch
+def deal(images, P):
+    columns = F.unfold(images, P, stride=P)
+    moved = [columns[..., i].roll(i + 1, dims=0) for i in range(columns.shape[2])]
+    return F.fold(torch.stack(moved, dim=-1), images.shape[2:], P, stride=P)
 
 
-# %% 1 wrong: a reshape alone
-def glue(patches, shape, P):
-    return patches.reshape(shape)
+# %% 1 wrong: whole pictures change places
+def deal(images, P):
+    return images[torch.randperm(len(images))]
 
 
-# %% 1 wrong: the axes of a patch exchanged
-def glue(patches, shape, P):
-    C, H, W = shape
-    split = patches.reshape(H // P, W // P, C, P, P)
-    return split.permute(2, 0, 4, 1, 3).reshape(C, H, W)
+# %% 1 wrong: patches change places within a picture
+def deal(images, P):
+    places = images.shape[2] // P * (images.shape[3] // P)
+    return reorder(images, torch.rand(len(images), places).argsort(dim=1), P)
+
+
+# %% 1 wrong: some patches twice
+def deal(images, P):
+    columns = F.unfold(images, P, stride=P)
+    drawn = torch.randint(len(images), (len(images), 1, columns.shape[2]))
+    columns = columns.gather(0, drawn.expand_as(columns))
+    return F.fold(columns, images.shape[2:], P, stride=P)
 
 
 # %% 1 wrong: hard-coded
-def glue(patches, shape, P):
-    return photo
+def deal(images, P):
+    return images
 
 
 # %% 2 right: feature by feature
@@ -76,14 +83,25 @@ def resize_positions(pos_embed, old, new):
     return torch.zeros(1, 36, 6)
 
 
-# %% 3 right: the place's number in binary digits
+# %% 3 right: how many rows and columns were passed
 def places(rows, columns, D):
-    numbers = torch.arange(1 + rows * columns)
-    digits = (numbers[:, None] >> torch.arange(D)) & 1
-    return (2.0 * digits - 1)[None]
+    marks = torch.linspace(0, 1, D // 2 + 1)[1:] - 1e-3
+    row = torch.linspace(0, 1, rows).repeat_interleave(columns)
+    column = torch.linspace(0, 1, columns).repeat(rows)
+    passed = [(at[:, None] > marks) * 2.0 - 1 for at in (row, column)]
+    return torch.cat((torch.zeros(1, D), torch.cat(passed, dim=1)))[None]
 
 
-# %% 3 right: a seed of its own
+# %% 3 right: noise from a seed of its own, smoothed over the grid
+def places(rows, columns, D):
+    chance = torch.Generator().manual_seed(1)
+    at = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).float()
+    near = torch.exp(-torch.cdist(at, at, p=1))
+    grid = near @ torch.randn(rows * columns, D, generator=chance)
+    return torch.cat((torch.zeros(1, D), grid))[None]
+
+
+# %% 3 wrong: noise from a seed of its own
 def places(rows, columns, D):
     chance = torch.Generator().manual_seed(1)
     return torch.randn(1, 1 + rows * columns, D, generator=chance)
