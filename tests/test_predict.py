@@ -1,10 +1,7 @@
 """vitutils predict: right answers, in each form, and a line for what goes wrong."""
 
 import json
-import os
 import re
-import sys
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +11,6 @@ from torchvision.transforms import v2
 
 from vitutils import maps, plot
 from vitutils.cli import predict
-from vitutils.cli.commands import ended
 from vitutils.cli.predict import expanded, main
 from vitutils.distill import ConvNet
 from vitutils.engine.checkpoints import save_model
@@ -273,15 +269,3 @@ def test_help_says_enough(capsys):
     assert end.value.code == 0
     for word in ("vitutils predict cat.jpg", "--map", "rollout", "vit_b_16"):
         assert word in said
-
-
-def test_a_reader_that_has_enough_is_no_error(monkeypatch, capsys):
-    read, write = os.pipe()
-    os.close(read)
-    with open(write, "w") as pipe:
-        monkeypatch.setattr(sys, "stdout", pipe)
-        options = SimpleNamespace(debug=False)
-        assert ended(lambda options: print("more") or 0, options) == 1
-        pipe.write("what is still held back goes nowhere")
-        pipe.flush()
-    assert capsys.readouterr().err == ""
