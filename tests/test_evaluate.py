@@ -313,6 +313,7 @@ def test_a_part_that_training_held_out_is_the_same_here(tmp_path, weights, capsy
     assert JUDGED in capsys.readouterr().err
 
 
+@pytest.mark.slow(1)
 @pytest.mark.parametrize("part", ["", "train"])
 def test_what_was_held_out_is_judged_whatever_became_of_the_folder(
     tmp_path, weights, capsys, part

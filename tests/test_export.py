@@ -221,7 +221,9 @@ def test_what_an_exporter_refuses_is_no_full_disk(tmp_path, capsys, monkeypatch)
     assert capsys.readouterr().err == "no operator for that\n"
 
 
-@pytest.mark.parametrize("kind", ["pt2", "torchscript"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("pt2", marks=pytest.mark.slow(1)), "torchscript"]
+)
 def test_where_there_is_no_space_for_the_answers_is_said(tmp_path, monkeypatch, kind):
     def full(path, held):
         raise OSError(28, "No space left on device")
