@@ -865,6 +865,57 @@ def test_one_colour_image_among_grey_ones_makes_all_colour(tmp_path):
     assert both[~grays][0, :, 0, 0].tolist() == [200, 0, 0]
 
 
+def test_colors_of_many_images_are_looked_for_once(tmp_path, monkeypatch):
+    """Until a file changes: its name, its size or its time."""
+    monkeypatch.setattr(files, "MANY", 4)
+    write_images(tmp_path, ("L",), n=2)
+    path = tmp_path / "train" / "dog" / "001.png"
+    (path.parent / "002.png").symlink_to("nowhere.png")
+    index, seen = tmp_path / files.COLORS, []
+    look = files.is_gray
+    monkeypatch.setattr(files, "is_gray", lambda path: seen.append(path) or look(path))
+
+    def channels():
+        seen.clear()
+        _, parts, skipped = files.scan_folder(tmp_path)
+        assert not skipped  # the index is nothing of the user's
+        every = [path for paths, _ in parts.values() for path in paths]
+        return files.common_format(every, tmp_path)[0]
+
+    assert (channels(), len(seen)) == (1, 9)
+    assert (channels(), len(seen)) == (1, 0)
+    path.rename(path.with_name("003.png"))
+    assert (channels(), len(seen)) == (1, 9)
+    path = path.with_name("003.png")
+    about = path.stat()
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns + 1))
+    assert (channels(), len(seen)) == (1, 9)
+    monkeypatch.setattr(files, "headers", lambda *_: [(path, True, (8, 8))])
+    for spoiled in ("", "[]", index.read_text().replace("true", "1")):
+        index.write_text(spoiled)
+        assert (channels(), len(seen)) == (1, 9)
+        assert (channels(), len(seen)) == (1, 0)
+    Image.new("RGB", (8, 8), (200, 0, 0)).save(path)
+    assert channels() == 3 and seen
+    assert (channels(), len(seen)) == (3, 0)
+    monkeypatch.setattr(files, "MANY", 10)
+    index.unlink()
+    assert channels() == 3 and not index.exists()
+
+
+def test_to_tell_colors_decodes_nothing(tmp_path, monkeypatch):
+    """A PNG that is asked for its EXIF data is decoded, to the last row."""
+
+    def refuse(*_):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", refuse)
+    for mode, ending in (("L", "png"), ("RGB", "png"), ("L", "jpg"), ("RGB", "jpg")):
+        path = tmp_path / f"{mode}.{ending}"
+        Image.new(mode, (8, 8)).save(path)
+        assert files.is_gray(path) == (mode == "L")
+
+
 def test_single_class(tmp_path):
     write_images(tmp_path, n=1)
     (tmp_path / "train" / "dog").joinpath("000.png").unlink()

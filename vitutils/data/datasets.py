@@ -111,7 +111,7 @@ def load_folder(folder: Path, image_size: int | tuple[int, int] | None) -> "Data
         raise FileNotFoundError(f"{folder} has no folder train/: {files.LAYOUT}")
     every = [path for paths, _ in parts.values() for path in paths]
     wanted = None if image_size is None else files.pair(image_size)
-    channels, size = files.common_format(every, wanted)
+    channels, size = files.common_format(every, folder, wanted)
     needed = channels * math.prod(size) * len(every)
     if needed > MEMORY_LIMIT and not image_size:
         why = f"{folder} takes {needed / 1e9:.1f} GB, too much to hold in memory"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
+from hashlib import sha256
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
@@ -25,6 +26,7 @@ from torchvision.transforms import v2
 from tqdm import tqdm
 
 from vitutils.data.download import alone, fetch, tidy
+from vitutils.data.index import kept
 from vitutils.data.shards import content, scan_shards
 
 # Class names, training images and labels, test images and labels.
@@ -50,6 +52,9 @@ HIDDEN = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "Thumbs.db", "desktop.ini")
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 HEIC = "HEIC, to be converted to JPEG first: magick mogrify -format jpg *.heic"
 UNREAD = (HEIC, "no images")  # why a file in a class's folder is skipped
+COLORS = ".colors.index.json"  # in a folder of MANY images: whether all are gray
+MANY = 10_000
+FORM = 1  # of that file: another one where other images are gray
 FEW = 3  # files that are named of many
 LONGEST_SIDE = 2**16 - 1  # in pixels, as JPEG's; Pillow limits their product alone
 OPENING = threading.Lock()  # as warnings.catch_warnings is not made for threads
@@ -269,7 +274,7 @@ def scan_folder(folder: Path) -> Listing:
 
 def find_parts(folder: Path, skipped: dict[str, list[str]]) -> dict[str, str]:
     """Return the folder of each part; that of the classes is "train" where none is."""
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    entries = entries_of(folder)
     folders = [e for e in entries if not is_hidden(e.name) and e.is_dir()]
     named = {}
     for part, names in PARTS.items():
@@ -295,8 +300,7 @@ def scan_classes(folder: str, skipped: dict[str, list[str]]) -> dict[str, list[s
 
     Without any such folder they are those of the shards.
     """
-    found = {}
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    found, entries = {}, entries_of(folder)
     if shards := shards_of(entries):
         return scan_shards(shards, has_ending, skipped)
     with tqdm(desc=f"files of {folder}", unit="", delay=1) as bar:
@@ -347,7 +351,7 @@ def images_within(
         path = Path(folder)
         if path.resolve() in map(Path.resolve, path.parents):
             raise ValueError(f"{path} leads back to a folder above: remove the link")
-    entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    entries = entries_of(folder)
     if bar is not None:
         bar.update(len(entries))
     folders = []
@@ -366,6 +370,12 @@ def images_within(
                 skipped[UNREAD[not is_heic(entry.path)]].append(entry.path)
     for entry in folders:
         yield from images_within(entry.path, skipped, bar)
+
+
+def entries_of(folder: str | Path) -> list[os.DirEntry]:
+    """Return what lies in a folder, by name, without the index of its colors."""
+    found = (entry for entry in os.scandir(folder) if entry.name != COLORS)
+    return sorted(found, key=lambda entry: entry.name)
 
 
 def is_hidden(name: str) -> bool:
@@ -397,12 +407,13 @@ def told(skipped: dict[str, list[str]]) -> list[str]:
 
 
 def common_format(
-    paths: Sequence[str], image_size: tuple[int, int] | None = None
+    paths: Sequence[str], folder: Path, image_size: tuple[int, int] | None = None
 ) -> tuple[int, tuple[int, int]]:
     """Return channels (1 or 3) and (height, width) in pixels of a folder's images.
 
-    There is one channel if all are gray. The size is ``image_size``, or that of about
-    100 images spread over ``paths``. Those that cannot be read are passed over.
+    There is one channel if all are gray (see ``all_gray``). The size is ``image_size``,
+    or that of about 100 images spread over ``paths``. Those that cannot be read are
+    passed over.
 
     Raises:
         Unreadable: none of them can be read as an image.
@@ -417,9 +428,43 @@ def common_format(
         for path, size in zip(spread, sizes, strict=True):
             if size != sizes[0]:
                 raise different(path, size, sizes)
-    every = headers(tqdm(paths, "colors of images", delay=1), faults)
-    is_gray = all(kinds) and all(gray for _, gray, _ in every)
-    return 1 if is_gray else 3, image_size or sizes[0]
+    channels = 1 if all(kinds) and all_gray(paths, folder) else 3
+    return channels, image_size or sizes[0]
+
+
+def all_gray(paths: Sequence[str], folder: Path) -> bool:
+    """Return whether all images of a folder are gray, as are those that are none.
+
+    Of many images, the answer is kept in the folder, in ``COLORS``, and read from there
+    as long as no file has another name, size or time.
+    """
+
+    def look():
+        return all(map(is_gray, tqdm(paths, "colors of images", delay=1)))
+
+    if len(paths) < MANY:
+        return look()
+    stamp = [FORM, digest_of(paths, folder)]
+    return kept(folder / COLORS, stamp, look, lambda found: type(found) is bool)
+
+
+def is_gray(path: str) -> bool:
+    """Return whether a file has no colors, by its header alone: nothing is decoded."""
+    with suppress(Unreadable), opened(path) as image:
+        return image.mode in GRAY_MODES
+    return True
+
+
+def digest_of(paths: Sequence[str], folder: Path) -> str:
+    """Return a digest of the files' names, from a folder on, sizes and times."""
+    digest, start = sha256(), len(os.fspath(folder))
+    for file in dict.fromkeys(getattr(path, "archive", path) for path in paths):
+        size = time = 0
+        with suppress(OSError):  # a link that leads nowhere
+            about = os.stat(file)
+            size, time = about.st_size, about.st_mtime_ns
+        digest.update(b"%s\0%d %d\n" % (os.fsencode(file[start:]), size, time))
+    return digest.hexdigest()
 
 
 def headers(paths: Iterable[str], faults: list) -> Iterator[tuple]:

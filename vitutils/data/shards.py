@@ -1,17 +1,16 @@
 """Shards as WebDataset writes them: tar archives of images and their classes."""
 
-import json
 import os
 import re
 import tarfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from glob import escape
 from io import BytesIO
 from pathlib import Path
 
 from tqdm import tqdm
+
+from vitutils.data.index import kept
 
 # A sample's KEY and what it holds, as in WebDataset's ``base_plus_ext``.
 NAME = re.compile(r"((?:.*/)?[^./]+)\.([^/]*)", re.DOTALL)
@@ -96,22 +95,12 @@ def indexed(archive: str, is_image: Callable[[str], bool]) -> list[list]:
     about = os.stat(archive)
     stamp = [FORM, about.st_size, about.st_mtime_ns]
     index = Path(archive).with_name(f".{os.path.basename(archive)}.index.json")
-    with suppress(Exception):  # whatever it holds, it is written anew
-        # Opening a pipe would wait for somebody to write.
-        kept, rows = json.loads(index.read_text("utf-8") if index.is_file() else "")
-        if kept == stamp and all(is_row(row, about.st_size) for row in rows):
-            return rows
-    rows = scan(archive, is_image)
-    part = index.with_name(f"{index.name}.{os.getpid()}")
-    with suppress(OSError):
-        for left in part.parent.glob(f"{escape(index.name)}.*"):  # of who died here
-            left.unlink()
-        try:
-            part.write_text(json.dumps([stamp, rows]), encoding="utf-8")
-            part.replace(index)
-        finally:
-            part.unlink(missing_ok=True)
-    return rows
+    return kept(
+        index,
+        stamp,
+        lambda: scan(archive, is_image),
+        lambda rows: all(is_row(row, about.st_size) for row in rows),
+    )
 
 
 def is_row(row: object, size: int) -> bool:
