@@ -88,7 +88,7 @@ anew:
 	  found=$$($(PYTHON) --version 2>&1) || found="not there"; \
 	  echo "The book needs Python 3.11 or newer; $(PYTHON) is $$found." >&2; \
 	  echo "Name another one, as in: make PYTHON=python3.12 book" >&2; exit 1; }
-	@[ -e .venv ] || rm -f .venv  # a link that leads nowhere
+	@[ -d .venv ] || rm -f .venv  # a file, or a link that leads nowhere
 	@$(PYTHON) -m venv --clear .venv
 
 # Where no index answers, pip itself would speak of conflicting dependencies.

@@ -150,6 +150,9 @@ def test_a_venv_that_does_not_work_is_made_anew(house):
     shutil.rmtree(house / ".venv")
     (house / ".venv").symlink_to("gone")
     assert "-m venv --clear .venv" in calls_of(house, "PYTHON=./python", SOUND="")
+    shutil.rmtree(house / ".venv")
+    (house / ".venv").write_text("an environment's name, as some programs keep it")
+    assert "-m venv --clear .venv" in calls_of(house, "PYTHON=./python", SOUND="")
 
 
 def test_a_venv_keeps_its_python_until_another_is_named(house):
