@@ -5,6 +5,7 @@ No interval here is chosen after a look at it: a study's docstring says which de
 
 import math
 from collections.abc import Sequence
+from functools import cache
 from statistics import fmean, stdev
 from typing import NamedTuple
 
@@ -68,6 +69,7 @@ def corrected(number: int, confidence: float = 0.95) -> float:
     return 1 - (1 - confidence) / number
 
 
+@cache  # a chapter asks for a few of them, thousands of times
 def t_quantile(share: float, freedom: float) -> float:
     """Return below which value so large a share of Student's distribution lies.
 

@@ -3,7 +3,7 @@
     python -m experiments distillation --plan     # what there is to do, and how long
     python -m experiments distillation            # --data FOLDER: a copy of the images
 
-All that follows was fixed before the runs.
+What follows was fixed before the runs, save what is said to be later.
 
 **Question.** Does a small ViT classify better if a convolutional network teaches it as
 well, and if so, is it hard distillation, the distillation token, or merely a second
