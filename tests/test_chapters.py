@@ -93,6 +93,15 @@ def test_a_fault_is_seen(example, old, new, fault):
     assert any(fault in words for words in found), found
 
 
+def test_a_graph_without_a_caption_is_seen(example):
+    cell = next(cell for cell in example.cells if cell.get("outputs"))
+    words = "Computation graph: 9 nodes, 8 edges, 3 parameters"
+    cell.outputs = [new_output("display_data", {"text/plain": words})]
+    assert not [w for w in faults(example, 4) if "caption" in w]
+    del cell.metadata["mystnb"]
+    assert any("without mystnb.figure.caption" in w for w in faults(example, 4))
+
+
 @pytest.mark.parametrize(
     "output, told",
     [

@@ -158,18 +158,17 @@ def faults_of_outputs(notebook, number):
 
 
 def faults_of_figures(notebook):
-    """Yield (cell, what is wrong) with pictures: their words, type, widths."""
+    """Yield (cell, what is wrong) with pictures and graphs: words, type, widths."""
     widths = [f'width="{72 * width:.1f}pt"' for width in (plot.NARROW, plot.WIDTH)]
     for cell in notebook.cells:
         outputs = [o.data for o in cell.get("outputs", []) if "data" in o]
         held = [data for data in outputs if "image/" in " ".join(data)]
-        if not held:
-            continue
+        graph = any("Computation graph" in str(data) for data in outputs)
         words = cell.metadata.get("mystnb", {})
-        if not words.get("image", {}).get("alt"):
+        if held and not words.get("image", {}).get("alt"):
             yield cell, "a picture without mystnb.image.alt"
-        if not words.get("figure", {}).get("caption"):
-            yield cell, "a picture without mystnb.figure.caption"
+        if (held or graph) and not words.get("figure", {}).get("caption"):
+            yield cell, "a figure without mystnb.figure.caption"
         for data in held:
             if "image/svg+xml" not in data:
                 yield cell, "a figure that is no SVG: plot.use_style() comes first"
