@@ -20,7 +20,7 @@ class Block(nn.Module):
             attention; also that it skips the MLP.
 
     Source: Dosovitskiy et al. (2021), section 3.1, equations 2 and 3;
-    stochastic depth: Huang et al. (2016), section 3.
+    stochastic depth: Huang et al. (2016), section 3, who scale in testing.
     """
 
     def __init__(

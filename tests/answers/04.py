@@ -168,7 +168,7 @@ def prepare(model):
 # %% 3 wrong: parameters of its own
 def prepare(model):
     for block in model.blocks:
-        block.mlp.fc2 = nn.Sequential(block.mlp.fc2, LayerScale(32))
+        block.mlp.fc2 = nn.Sequential(block.mlp.fc2, nn.LayerNorm(32))
 
 
 # %% 4 right: by powers
