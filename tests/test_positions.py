@@ -26,16 +26,6 @@ def test_the_record_is_of_these_tasks():
     assert f"{command}{HELD['workers']}" in made_by
 
 
-def test_zeros_ended_where_learned_positions_did_at_each_rate_of_the_search():
-    ends = {
-        (row["task"]["positions"], row["task"]["lr"]): row["accuracy"]["400"]
-        for row in HELD["runs"]
-        if row["task"] in positions.search() and row["task"]["on"] == "puzzle"
-    }
-    for rate in positions.RATES:
-        assert abs(ends["zeros", rate] - ends["learned", rate]) < 0.01
-
-
 def test_the_rate_is_chosen_on_another_seed_and_the_smallest_of_equals():
     assert positions.TUNING_SEED not in positions.SEEDS
     accuracy = {"400": 0.5, "800": 0.5}

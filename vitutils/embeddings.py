@@ -13,8 +13,8 @@ class Embeddings(nn.Module):
         in_channels: number of image channels C.
         embed_dim: width D of a token.
         dropout: probability of dropping a feature of the embedded tokens.
-        num_registers: number of tokens before the patches that the model
-            may keep notes in, and that nobody reads.
+        num_registers: number of further tokens before the patches, for the
+            model's own use: no head reads them.
 
     Raises:
         ValueError: the image is not divisible by the patch; in ``forward``,

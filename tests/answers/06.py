@@ -1,42 +1,41 @@
-# %% 1 right: place by place
-def deal(images, P):
-    found = images.clone()
-    for top in range(0, images.shape[2], P):
-        for left in range(0, images.shape[3], P):
-            place = (..., slice(top, top + P), slice(left, left + P))
-            found[place] = images[torch.randperm(len(images))][place]
-    return found
+# %% 1 right: row by row, as the numbers lie in memory
+def tokens_changed(N, D):
+    return len({(feature * N + N // 2) // D for feature in range(D)})
 
 
-# %% 1 right: each place a step further along the batch
-def deal(images, P):
-    columns = F.unfold(images, P, stride=P)
-    moved = [columns[..., i].roll(i + 1, dims=0) for i in range(columns.shape[2])]
-    return F.fold(torch.stack(moved, dim=-1), images.shape[2:], P, stride=P)
+# %% 1 right: the cases one by one
+def tokens_changed(N, D):
+    if D >= N:
+        return N
+    return D
 
 
-# %% 1 wrong: whole pictures change places
-def deal(images, P):
-    return images[torch.randperm(len(images))]
+# %% 1 wrong: always all tokens
+def tokens_changed(N, D):
+    return N
 
 
-# %% 1 wrong: patches change places within a picture
-def deal(images, P):
-    places = images.shape[2] // P * (images.shape[3] // P)
-    return reorder(images, torch.rand(len(images), places).argsort(dim=1), P)
+# %% 1 wrong: a token for each feature
+def tokens_changed(N, D):
+    return D
 
 
-# %% 1 wrong: some patches twice
-def deal(images, P):
-    columns = F.unfold(images, P, stride=P)
-    drawn = torch.randint(len(images), (len(images), 1, columns.shape[2]))
-    columns = columns.gather(0, drawn.expand_as(columns))
-    return F.fold(columns, images.shape[2:], P, stride=P)
+# %% 1 wrong: as if one number divided the other
+import math
+
+
+def tokens_changed(N, D):
+    return math.gcd(N, D)
+
+
+# %% 1 wrong: how many features of a place a token holds
+def tokens_changed(N, D):
+    return -(-D // N)
 
 
 # %% 1 wrong: hard-coded
-def deal(images, P):
-    return images
+def tokens_changed(N, D):
+    return 16
 
 
 # %% 2 right: feature by feature

@@ -120,7 +120,11 @@ def confusion(
 
 
 def position_similarity(
-    pos_embed: ArrayLike, grid: tuple[int, int], *, title: str | None = None
+    pos_embed: ArrayLike,
+    grid: tuple[int, int],
+    *,
+    title: str | None = None,
+    ax: Axes | None = None,
 ) -> Figure:
     """Show how alike position embeddings are: one small map for each position.
 
@@ -144,7 +148,7 @@ def position_similarity(
         )
     unit = torch.nn.functional.normalize(embed[-rows * columns :], dim=-1)
     maps = (unit @ unit.T).view(-1, rows, columns).numpy()
-    fig, ax = plt.subplots(figsize=(WIDTH, WIDTH * rows / columns * 0.85 + 0.4))
+    ax = axes_or_new(ax, (WIDTH, WIDTH * rows / columns * 0.85 + 0.4))
     image = ax.imshow(mosaic(maps, columns), cmap=DIVERGING, vmin=-1, vmax=1)
     frame_tiles(ax, rows * columns, columns, grid)
     for axis, n in ((ax.yaxis, rows), (ax.xaxis, columns)):
@@ -153,4 +157,4 @@ def position_similarity(
     ax.spines[:].set_visible(False)
     ax.set(xlabel="patch column", ylabel="patch row", title=title or "")
     color_bar(image, ax, label="cosine similarity")
-    return fig
+    return ax.figure
