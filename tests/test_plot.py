@@ -415,7 +415,10 @@ def test_position_similarity_is_the_cosine(class_tokens):
     embed = torch.randn(1, 6 + class_tokens, 5)
     places = embed[0, class_tokens:]
     expected = torch.cosine_similarity(places[4], places, dim=-1).view(2, 3)
-    drawn = shown(plot.position_similarity(embed, (2, 3)))
+    _, ax = plt.subplots()
+    fig = plot.position_similarity(embed, (2, 3), ax=ax)
+    assert fig is ax.figure
+    drawn = shown(fig)
     assert drawn.shape == (2 * 3 - 1, 3 * 4 - 1)
     tile = drawn[3:5, 4:7]  # of the position in row 2, column 2
     np.testing.assert_allclose(tile, expected, atol=1e-6)
