@@ -1,49 +1,71 @@
-# %% 1 right: by counting the pictures that decide
-def pictures_needed(first, second, points):
-    differ = (first != second).float().mean().item()
-    p, q = first.mean().item(), second.mean().item()
-    scale = 4 * (100 / points) ** 2
-    return scale * differ, scale * (p * (1 - p) + q * (1 - q))
+# %% 1 right: in place, part by part
+def insert_token(vit, deit):
+    deit.encoder.load_state_dict(vit.encoder.state_dict())
+    deit.head.load_state_dict(vit.head.state_dict())
+    mine, theirs = deit.embeddings, vit.embeddings
+    mine.proj.load_state_dict(theirs.proj.state_dict())
+    with torch.no_grad():
+        mine.class_token.copy_(theirs.class_token)
+        mine.pos_embed[:, 0] = theirs.pos_embed[:, 0]
+        mine.pos_embed[:, 2:] = theirs.pos_embed[:, 1:]
+    return deit
 
 
-# %% 1 right: by the covariance
-def pictures_needed(first, second, points):
-    both = torch.cov(torch.stack((first, second)))
-    apart = both[0, 0] + both[1, 1]
-    return tuple(4e4 * v / points**2 for v in (apart - 2 * both[0, 1], apart))
+# %% 1 right: every tensor that fits, then the one that does not
+def insert_token(vit, deit):
+    state, given = deit.state_dict(), vit.state_dict()
+    places = [0, *range(2, 18)]
+    for key, tensor in state.items():
+        if key == "embeddings.pos_embed":
+            tensor[:, places] = given[key]
+        elif key in given:
+            tensor.copy_(given[key])
+    return deit.train()
 
 
-# %% 1 wrong: one standard error
-def pictures_needed(first, second, points):
-    lead = points / 100
-    paired, unpaired = (second - first).var(), first.var() + second.var()
-    return tuple(math.ceil(v / lead**2) for v in (paired, unpaired))
+# %% 1 wrong: the new position at the end
+def insert_token(vit, deit):
+    state, key = vit.state_dict(), "embeddings.pos_embed"
+    new = deit.state_dict()[key][:, 1:2]
+    state[key] = torch.cat((state[key], new), dim=1)
+    deit.load_state_dict(state, strict=False)
+    return deit
 
 
-# %% 1 wrong: one model's variance
-def pictures_needed(first, second, points):
-    lead = points / 100
-    return tuple(
-        math.ceil(4 * v / lead**2) for v in ((second - first).var(), first.var())
-    )
+# %% 1 wrong: the positions stay the DeiT's
+def insert_token(vit, deit):
+    state = vit.state_dict()
+    del state["embeddings.pos_embed"]
+    deit.load_state_dict(state, strict=False)
+    return deit
 
 
-# %% 1 wrong: points taken for shares
-def pictures_needed(first, second, points):
-    paired, unpaired = (second - first).var(), first.var() + second.var()
-    return 4 * paired / points**2, 4 * unpaired / points**2
+# %% 1 wrong: the class token's position twice
+def insert_token(vit, deit):
+    state, key = vit.state_dict(), "embeddings.pos_embed"
+    state[key] = torch.cat((state[key][:, :1], state[key]), dim=1)
+    deit.load_state_dict(state, strict=False)
+    return deit
 
 
-# %% 1 wrong: in the wrong order
-def pictures_needed(first, second, points):
-    lead = points / 100
-    paired, unpaired = (second - first).var(), first.var() + second.var()
-    return 4 * unpaired / lead**2, 4 * paired / lead**2
+# %% 1 wrong: both heads from the one
+def insert_token(vit, deit):
+    state, key = vit.state_dict(), "embeddings.pos_embed"
+    new = deit.state_dict()[key][:, 1:2]
+    state[key] = torch.cat((state[key][:, :1], new, state[key][:, 1:]), dim=1)
+    deit.load_state_dict(state, strict=False)
+    deit.head_dist.load_state_dict(vit.head.state_dict())
+    return deit
+
+
+# %% 1 wrong: the ViT is returned
+def insert_token(vit, deit):
+    return vit
 
 
 # %% 1 wrong: hard-coded
-def pictures_needed(first, second, points):
-    return 14500, 50700
+def insert_token(vit, deit):
+    return load_model(CHECKPOINT)
 
 
 # %% 2 right: by reshape
