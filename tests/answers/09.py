@@ -56,7 +56,7 @@ def rollout_keeping(weights, keep):
 
 # %% 1 wrong: hard-coded
 def rollout_keeping(weights, keep):
-    return R
+    return product
 
 
 # %% 2 right: patches in a random order, put into the places of their kind
