@@ -236,6 +236,14 @@ def test_each_fold_is_judged_by_a_classifier_that_has_not_seen_it():
     assert published.folds(torch.eye(40), labels).sum() < 30  # learned by heart
 
 
+def test_a_part_is_judged_by_the_reader_that_is_best_on_the_others(monkeypatch):
+    part = published.divided(20)
+    monkeypatch.setattr(published, "folds", lambda right, labels, **given: right)
+    found = {"a": part == 0, "b": part == 1}  # of no use but for themselves
+    assert published.chosen(found, part, 0).sum() == 0
+    assert published.chosen(found | {"c": part != 2}, part, 0).sum() == 16
+
+
 @pytest.mark.slow(2)
 @pytest.mark.parametrize("arm", ["as loaded", "12 heads", "GELU by tanh", "shuffled"])
 def test_an_arm_changes_what_its_name_says(arm, monkeypatch):
