@@ -30,9 +30,10 @@ network as loaded at 224 pixels. Each has three decays, of which its best is rep
 chosen by the photographs that judge it, which favors all arms alike.
 
 Asked after that, and fixed before the runs: do the leads outlast other divisions into
-five parts, and a choice of the best of nine that does not see the photographs it is
+five parts, and a choice of the best of nine that does not count the photographs it is
 judged by? In each of four divisions, a part is judged by the reader that is best on the
-other four parts; the four results are averaged for each photograph.
+other four parts; the four results are averaged for each photograph. (What a reader gets
+right of those four it has learned from the judged part too: no nested division.)
 """
 
 import hashlib
