@@ -549,16 +549,21 @@ def test_wrong_arguments_are_named(call, message):
 def test_a_way_from_an_image_to_its_logits_has_all_names_and_a_line_at_zero():
     classes = [f"class {i}" for i in range(4)]
     logits = torch.tensor([1.0, -2.0, 0.5, 0.0])
-    fig = plot.image_to_logits(torch.rand(1, 8, 12), 4, logits, classes, depth=3)
-    names = {"class", "1", "2", "…", "6", "head", "encoder:\n3 blocks"}
-    names |= {"+", "$p_0$", "$p_1$", "$p_2$", "$p_{6}$"}  # of the places
-    counts = {"6 patches", "7 tokens + positions", "7 tokens", "4 logits"}
+    image = torch.rand(1, 8, 12)
+    fig = plot.image_to_logits(image, 4, logits, classes, depth=3)
+    names = {"class", "1", "2", "3", "…", "6", "head", "+"}
+    names |= {"$p_{0}$", "$p_{1}$", "$p_{2}$", "$p_{3}$", "$p_{6}$"}  # of the places
+    counts = {"6 patches", "7 tokens", "3 blocks", "class token", "4 logits"}
     assert texts(fig) >= {*names, *counts, *classes, "0"}
+    pieces = [ax.images[0].get_array()[..., 0] for ax in fig.axes[2:-1]]
+    wanted = [image[0, y : y + 4, x : x + 4] for y, x in ((0, 0), (0, 4), (0, 8))]
+    for piece, patch in zip(pieces, [*wanted, image[0, 4:, 8:]], strict=True):
+        assert torch.allclose(torch.as_tensor(piece), patch)
     bars = fig.axes[-1]
     assert [bar.get_width() for bar in bars.patches] == logits.tolist()
     assert any(set(line.get_xdata()) == {0} for line in bars.lines)
     with pytest.raises(ValueError, match="not divisible by patch_size 5x5"):
-        plot.image_to_logits(torch.rand(1, 8, 12), 5, logits, classes, depth=3)
+        plot.image_to_logits(image, 5, logits, classes, depth=3)
 
 
 # ---- diagrams ----

@@ -26,8 +26,8 @@ class VisionTransformer(nn.Module):
         stochastic_depth: probability, in training, that an image skips the
             last block's attention; also that it skips its MLP. It grows
             linearly with depth, from 0 in the first block.
-        num_registers: number of tokens between the class token and the
-            patches that nobody reads.
+        num_registers: number R of extra tokens behind the class token, that
+            take part in attention and that the head ignores.
         norm_eps: what the norms add to the variance.
 
     Raises:
@@ -91,7 +91,7 @@ class VisionTransformer(nn.Module):
         self.encoder.apply(init_linear)
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
-        for module in self.modules():
+        for module in self.modules():  # some published models have 1e-12
             if isinstance(module, nn.LayerNorm):
                 module.eps = norm_eps
 
@@ -102,16 +102,20 @@ class VisionTransformer(nn.Module):
 
         Args:
             images: normalized images, (B, C, height, width).
-            need_weights: whether to return the attention weights too.
+            need_weights: whether to return the attention weights too; the
+                last block then computes all tokens.
 
         Returns:
             The logits (B, num_classes); the weights are a list of one
-            (B, h, N+1, N+1) a block.
+            (B, h, T, T) for each block, the last one too. There are
+            T = 1 + R + N tokens: class, registers, patches.
         """
         # 1. Patches to tokens, the class token first: equation 1
-        tokens = self.embeddings(images)  # (B, N+1, D)
+        tokens = self.embeddings(images)  # (B, T, D)
         # 2. All blocks and a norm, of the one token read: equations 2 to 4
-        tokens, weights = self.encoder(tokens, num_outputs=1, need_weights=need_weights)
+        tokens, weights = self.encoder(
+            tokens, num_outputs=1, need_weights=need_weights
+        )  # (B, 1, D)
         # 3. The class token to logits
         logits = self.head(tokens[:, 0])  # (B, num_classes)
         return (logits, weights) if need_weights else logits

@@ -183,6 +183,16 @@ while loss > 0.01:
     loss.backward()
     optimizer.step()
 
+# %% 4 right: the head alone, on random features, as the solution says
+small = VisionTransformer(**vit.config | {"depth": 1})
+with torch.no_grad():
+    features = small.encoder(small.embeddings(images[:64]))[0][:, 0]
+optimizer = torch.optim.Adam(small.head.parameters(), lr=0.1)
+for _ in range(150):
+    optimizer.zero_grad()
+    F.cross_entropy(small.head(features), labels[:64]).backward()
+    optimizer.step()
+
 # %% 4 wrong: too large
 small = new
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
+from matplotlib.patches import FancyBboxPatch, Rectangle
 from numpy.typing import ArrayLike
 
-from vitutils.plot.common import array, readable
+from vitutils.plot.common import array, pixels, readable
 from vitutils.plot.pictures import patches
-from vitutils.plot.style import COLORS, CYCLE, INK, WIDTH
+from vitutils.plot.style import COLORS, CYCLE, EDGE, INK, WIDTH
 
-HEIGHT = 3.0  # inches, as are all places below
-ROWS = [2.35, 1.75, 1.35, 0.95, 0.55]  # the class token above the patches
+HEIGHT = 3.3  # inches, as are all places below
+ROWS = [2.52, 2.07, 1.68, 1.29, 0.96, 0.63]  # the class token above the patches
 
 
 def image_to_logits(
@@ -26,9 +26,10 @@ def image_to_logits(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Figure:
-    """Draw the way of one image through a ViT, an arrow for each step.
+    """Draw the way of one image through a ViT, from its patches to the logits.
 
-    Each token gets the embedding of its place: p with the number of the place.
+    Each token gets the embedding of its place: p with the number of the place. In the
+    blocks a line joins each two tokens, in the class token's color where it reads.
 
     Args:
         image: (1 or 3, H, W), as in ``show_images``.
@@ -45,36 +46,57 @@ def image_to_logits(
     ax.set(xlim=(0, WIDTH), ylim=(0, HEIGHT))
     ax.set_axis_off()
 
-    picture = inset(fig, 0.05, 0.55, 1.2, 1.35)
-    patches(image, patch_size, numbers=False, mean=mean, std=std, ax=picture)
-    height, width = array(image).shape[-2:]
-    count = (height // patch_size) * (width // patch_size)
-    names = ["class", "1", "2", "…", str(count)]
-    places = ["$p_0$", "$p_1$", "$p_2$", "…", f"$p_{{{count}}}$"]
-    plate(ax, f"encoder:\n{depth} blocks", 3.36, 1.45, 0.7, 2.1, "neutral")
-    plate(ax, "head", 5.03, ROWS[0], 0.5, 0.3, "neutral")
-    for y, name, place in zip(ROWS, names, places, strict=True):
-        color = "class_token" if y == ROWS[0] else "patch"
-        for x in (1.78, 4.23):
-            plate(ax, name, x, y, 0.5, 0.3, color)
-        ax.text(2.17, y, "+", ha="center", va="center", fontsize=12)
-        plate(ax, place, 2.5, y, 0.44, 0.3, "neutral")
-        if y != ROWS[0]:
-            arrow(ax, (1.28, 1.22 + 0.5 * (y - 1.22)), (1.51, y), color)
-        arrow(ax, (2.76, y), (2.98, y), color)
-        arrow(ax, (3.73, y), (3.96, y), color)
-    arrow(ax, (4.51, ROWS[0]), (4.76, ROWS[0]), "class_token")
-    turn = "angle,angleA=-90,angleB=180,rad=6"
-    arrow(ax, (5.03, ROWS[0] - 0.17), (5.4, 1.5), "neutral", turn)
-    for x, words in (
-        (0.05, f"{count} patches"),
-        (1.53, f"{count + 1} tokens + positions"),
-        (3.98, f"{count + 1} tokens"),
-        (5.5, f"{len(classes)} logits"),
+    middle = (ROWS[1] + ROWS[-1]) / 2  # of the patches
+    whole = inset(fig, 0.05, middle - 0.6, 1.2, 1.2)
+    patches(image, patch_size, numbers=False, mean=mean, std=std, ax=whole)
+    picture = pixels(array(image)[None], mean, std)[0]
+    across = picture.shape[1] // patch_size
+    count = picture.shape[0] // patch_size * across
+    numbers = [None, 1, 2, 3, "…", count]
+    arrow(ax, (1.27, middle), (1.43, middle), "patch")
+    for y, number in zip(ROWS, numbers, strict=True):
+        name = str(number or "class")
+        color = "patch" if number else "class_token"
+        place = number if number == "…" else f"$p_{{{number or 0}}}$"
+        if isinstance(number, int):
+            top, left = (i * patch_size for i in divmod(number - 1, across))
+            piece = inset(fig, 1.48, y - 0.15, 0.3, 0.3)
+            piece.imshow(picture[top : top + patch_size, left : left + patch_size])
+            piece.set(xticks=[], yticks=[])
+            piece.spines[:].set(visible=True, color=COLORS["patch"], lw=1.2)
+            gaps = 1 + max(1, round(patch_size / 8)) / patch_size  # as patches() has
+            corner = (left * gaps - 0.5, top * gaps - 0.5)
+            frame = {"fill": False, "ec": COLORS["patch"], "lw": 1.2, "zorder": 3}
+            whole.add_patch(Rectangle(corner, patch_size, patch_size, **frame))
+        elif number:
+            ax.text(1.63, y, number, ha="center", va="center")
+        if number:
+            arrow(ax, (1.83, y), (2.05, y), color)
+        plate(ax, name, 2.32, y, 0.48, 0.28, color)
+        ax.text(2.66, y, "+", ha="center", va="center", fontsize=12)
+        plate(ax, place, 2.93, y, 0.38, 0.28, "neutral")
+        plate(ax, "", 3.94, y, 0.14, 0.14, color)
+        plate(ax, name, 4.97, y, 0.48, 0.28, color, fade=bool(number))
+    for start, end in ((3.14, 3.85), (4.03, 4.71)):
+        for target in reversed(ROWS):  # those to the class token lie on top
+            reads = target == ROWS[0]
+            look = {"color": COLORS["class_token"] if reads else EDGE}
+            look["lw"] = 1.4 if reads else 0.8
+            for source in ROWS:
+                ax.plot((start, end), (source, target), **look)
+    arrow(ax, (5.23, ROWS[0]), (5.43, ROWS[0]), "class_token")
+    plate(ax, "head", 5.57, 1.58, 0.26, 2.2, "neutral", rotation=90)
+    for x, words, step, left in (
+        (0.05, f"{count} patches", "read row by row", 0.05),
+        (2.08, f"{count + 1} tokens", "project", 1.68),
+        (3.14, f"{depth} block{'s' * (depth != 1)}", "each attends to all", 3.14),
+        (4.73, "class token", "goes on alone", 4.73),
+        (6.1, f"{len(classes)} logits", "add position", 2.28),
     ):
         ax.text(x, HEIGHT - 0.2, words, fontsize=11, weight="bold", va="center")
+        ax.text(left, 0.2, step, fontsize=10, va="center")
 
-    bars = inset(fig, 6.15, 0.3, 0.95, 2.4)
+    bars = inset(fig, 6.55, 0.42, 0.6, 2.3)
     bars.barh(classes, array(logits), color=CYCLE[0])
     bars.invert_yaxis()
     bars.axvline(0, color=INK, linewidth=0.8)
@@ -90,18 +112,29 @@ def inset(fig: Figure, x: float, y: float, width: float, height: float) -> Axes:
 
 
 def plate(
-    ax: Axes, words: str, x: float, y: float, width: float, height: float, color: str
+    ax: Axes,
+    words: str,
+    x: float,
+    y: float,
+    width: float,
+    height: float,
+    color: str,
+    *,
+    fade: bool = False,
+    rotation: float = 0,
 ) -> None:
-    """Write words on a plate with its middle at (x, y)."""
+    """Write words on a plate with its middle at (x, y), or in its faint outline."""
     face = COLORS[color]
     corner = (x - width / 2 + 0.03, y - height / 2 + 0.03)
     style = "round,pad=0.03"
+    look = {"fc": "none", "ec": face, "ls": ":"} if fade else {"fc": face, "ec": "none"}
     box = FancyBboxPatch(
-        corner, width - 0.06, height - 0.06, boxstyle=style, fc=face, ec="none"
+        corner, width - 0.06, height - 0.06, boxstyle=style, zorder=2.5, **look
     )
     ax.add_patch(box)
-    center = {"ha": "center", "va": "center", "fontsize": 10}
-    ax.text(x, y, words, color=readable(face), **center)
+    ink = INK if fade else readable(face)
+    center = {"ha": "center", "va": "center", "fontsize": 10, "rotation": rotation}
+    ax.text(x, y, words, color=ink, **center)
 
 
 def arrow(
