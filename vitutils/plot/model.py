@@ -12,8 +12,8 @@ from vitutils.plot.common import array, pixels, readable
 from vitutils.plot.pictures import patches
 from vitutils.plot.style import COLORS, CYCLE, EDGE, INK, WIDTH
 
-HEIGHT = 3.3  # inches, as are all places below
-ROWS = [2.52, 2.07, 1.68, 1.29, 0.96, 0.63]  # the class token above the patches
+HEIGHT = 3.15  # inches, as are all places below
+ROWS = [2.5, 2.06, 1.7, 1.34, 0.98, 0.62]  # the class token above the patches
 
 
 def image_to_logits(
@@ -29,7 +29,8 @@ def image_to_logits(
     """Draw the way of one image through a ViT, from its patches to the logits.
 
     Each token gets the embedding of its place: p with the number of the place. In the
-    blocks a line joins each two tokens, in the class token's color where it reads.
+    first and the last block a line joins each two tokens, in the class token's color
+    where it reads.
 
     Args:
         image: (1 or 3, H, W), as in ``show_images``.
@@ -53,12 +54,18 @@ def image_to_logits(
     across = picture.shape[1] // patch_size
     count = picture.shape[0] // patch_size * across
     numbers = [None, 1, 2, 3, "…", count]
-    arrow(ax, (1.27, middle), (1.43, middle), "patch")
+    for y, edge in ((ROWS[1] + 0.15, middle + 0.6), (ROWS[-1] - 0.15, middle - 0.6)):
+        ax.plot((1.25, 1.48), (edge, y), color=EDGE, lw=0.8)
+    between = {1: [], 2: [3.92]}.get(depth, [3.7, 4.14])  # blocks: columns of tokens
+    ends = [3.14, *(x + side for x in between for side in (-0.09, 0.09)), 4.71]
     for y, number in zip(ROWS, numbers, strict=True):
+        if number == "…":
+            for x in (1.63, 2.32, 2.93, 4.97):
+                ax.text(x, y, number, ha="center", va="center", rotation=90)
+            continue
         name = str(number or "class")
         color = "patch" if number else "class_token"
-        place = number if number == "…" else f"$p_{{{number or 0}}}$"
-        if isinstance(number, int):
+        if number:
             top, left = (i * patch_size for i in divmod(number - 1, across))
             piece = inset(fig, 1.48, y - 0.15, 0.3, 0.3)
             piece.imshow(picture[top : top + patch_size, left : left + patch_size])
@@ -68,30 +75,31 @@ def image_to_logits(
             corner = (left * gaps - 0.5, top * gaps - 0.5)
             frame = {"fill": False, "ec": COLORS["patch"], "lw": 1.2, "zorder": 3}
             whole.add_patch(Rectangle(corner, patch_size, patch_size, **frame))
-        elif number:
-            ax.text(1.63, y, number, ha="center", va="center")
-        if number:
             arrow(ax, (1.83, y), (2.05, y), color)
         plate(ax, name, 2.32, y, 0.48, 0.28, color)
         ax.text(2.66, y, "+", ha="center", va="center", fontsize=12)
-        plate(ax, place, 2.93, y, 0.38, 0.28, "neutral")
-        plate(ax, "", 3.94, y, 0.14, 0.14, color)
+        plate(ax, f"$p_{{{number or 0}}}$", 2.93, y, 0.38, 0.28, "neutral")
+        for x in between:
+            plate(ax, "", x, y, 0.14, 0.14, color)
+        if depth > 2:
+            ax.text(3.92, y, "…", ha="center", va="center")
         plate(ax, name, 4.97, y, 0.48, 0.28, color, fade=bool(number))
-    for start, end in ((3.14, 3.85), (4.03, 4.71)):
-        for target in reversed(ROWS):  # those to the class token lie on top
-            reads = target == ROWS[0]
+    rows = [y for y, number in zip(ROWS, numbers, strict=True) if number != "…"]
+    for bundle in dict.fromkeys((tuple(ends[:2]), tuple(ends[-2:]))):
+        for target in reversed(rows):  # those to the class token lie on top
+            reads = target == rows[0]
             look = {"color": COLORS["class_token"] if reads else EDGE}
             look["lw"] = 1.4 if reads else 0.8
-            for source in ROWS:
-                ax.plot((start, end), (source, target), **look)
+            for source in rows:
+                ax.plot(bundle, (source, target), **look)
     arrow(ax, (5.23, ROWS[0]), (5.43, ROWS[0]), "class_token")
     plate(ax, "head", 5.57, 1.58, 0.26, 2.2, "neutral", rotation=90)
     for x, words, step, left in (
         (0.05, f"{count} patches", "read row by row", 0.05),
         (2.08, f"{count + 1} tokens", "project", 1.68),
         (3.14, f"{depth} block{'s' * (depth != 1)}", "each attends to all", 3.14),
-        (4.73, "class token", "goes on alone", 4.73),
-        (6.1, f"{len(classes)} logits", "add position", 2.28),
+        (4.73, f"{count + 1} tokens", "the head reads one", 4.73),
+        (5.88, f"{len(classes)} logits", "add position", 2.28),
     ):
         ax.text(x, HEIGHT - 0.2, words, fontsize=11, weight="bold", va="center")
         ax.text(left, 0.2, step, fontsize=10, va="center")
