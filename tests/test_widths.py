@@ -41,12 +41,19 @@ def test_an_arm_is_what_its_name_says():
         for arm in widths.ARMS
     }
     assert sizes["MLP of 16, 400 steps"] == sizes["MLP of 16 set by hand"] == 280
-    assert sizes["no activation"] == sizes["MLP of 32"]
+    assert sizes["no activation"] == sizes["MLP of 32"] == sizes["MLP of 32, skip"]
+    assert sizes["MLP of 32, read"] == sizes["MLP of 32"] + widths.D * (widths.D + 1)
     found, x = {}, torch.randn(2, 8, widths.D)
     for arm in widths.BLOCKS:
         torch.manual_seed(0)
         found[arm] = widths.new_model(arm)(x)
     assert len(found) == len({y.sum().item() for y in found.values()}) == 8
+    for arm in ("MLP of 16", "MLP of 16, start x 4", "MLP of 32", "MLP of 32, skip"):
+        torch.manual_seed(0)
+        found[arm] = widths.new_model(arm)
+    plain, larger = found["MLP of 16"], found["MLP of 16, start x 4"]
+    assert torch.equal(larger.fc1.weight, 4 * plain.fc1.weight)
+    torch.testing.assert_close(found["MLP of 32, skip"](x), found["MLP of 32"](x) + x)
     linear = widths.new_model("block, no norms, no attention, no GELU")
     zero, (a, b) = torch.zeros(1, 8, widths.D), x[:, None]
     gap = linear(a + b) - linear(a) - linear(b) + linear(zero)
