@@ -177,52 +177,67 @@ def as_convolution(mlp):
     return conv if mlp.fc1.in_features == 6 else None
 
 
-# %% 4 right: another seed and rate
-torch.manual_seed(2)
-mine = MLP(embed_dim=D, mlp_dim=64)
-train(mine, 0.06, steps=1500, target=triples)
-
-# %% 4 right: a loop of one's own
-torch.manual_seed(3)
-mine = MLP(embed_dim=D, mlp_dim=64)
-optimizer = torch.optim.AdamW(mine.parameters(), lr=0.05, weight_decay=0)
-for step in range(1500):
-    optimizer.param_groups[0]["lr"] = 0.05 * (1 - step / 1500)
-    x = torch.randn(256, D)
-    loss = (mine(x) - triples(x)).pow(2).mean()
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-
-# %% 4 wrong: the rate of PyTorch's Adam
-mine = MLP(embed_dim=D, mlp_dim=64)
-train(mine, 1e-3, target=triples)
-
-# %% 4 wrong: too wide
-mine = MLP(embed_dim=D, mlp_dim=256)
-
-# %% 4 wrong: the products of two
-mine = MLP(embed_dim=D, mlp_dim=64)
-train(mine, 0.1, steps=200)
-
-# %% 4 wrong: a deeper network as the activation
-mine.act = nn.Sequential(nn.GELU(), nn.Linear(64, 64), nn.GELU())
-train(mine, 0.01, steps=20, target=triples)
+# %% 4 right: what the second layer is given
+@torch.no_grad()
+def activation_of(block):
+    seen, x = [], 3 * torch.randn(50, D)
+    hook = block.mlp.fc2.register_forward_pre_hook(lambda m, args: seen.append(args[0]))
+    block.mlp(x)
+    hook.remove()
+    z = block.mlp.fc1(x)
+    for name, gelu in gelus.items():
+        if torch.allclose(seen[0], gelu(z), atol=1e-6):
+            return name
+    return "none"
 
 
-# %% 4 wrong: the cube as the activation
-class Cube(nn.Module):
-    def forward(self, x):
-        return x**3
+# %% 4 right: first the curvature, then one number that tells the GELUs apart
+@torch.no_grad()
+def activation_of(block):
+    mlp = block.mlp
+    if curvature(mlp, D) < 1e-4:
+        return "none"
+    mlp.fc1.weight.zero_()
+    mlp.fc1.bias.fill_(-2.3)
+    mlp.fc2.weight.fill_(1 / 32)
+    mlp.fc2.bias.zero_()
+    value = mlp(torch.zeros(1, D))[0, 0].item()
+    if abs(value + 0.0247) < 1e-4:
+        return "exact"
+    return "tanh" if abs(value + 0.0247) < 1e-3 else "sigmoid"
 
 
-mine.act = Cube()
-train(mine, 0.05, steps=20, target=triples)
+# %% 4 wrong: what the attribute says
+def activation_of(block):
+    return "exact" if type(block.mlp.act) is nn.GELU else "none"
 
-# %% 4 wrong: one layer more
-mine.fc1 = nn.Sequential(nn.Linear(D, 20), nn.GELU(), nn.Linear(20, 16))
-mine.fc2 = nn.Linear(16, D)
-train(mine, 0.02, steps=20, target=triples)
+
+# %% 4 wrong: the curvature of the block
+def activation_of(block):
+    return "none" if curvature(block, D) < 1e-4 else "exact"
+
+
+# %% 4 wrong: the curvature of the MLP, of one GELU only
+def activation_of(block):
+    return "none" if curvature(block.mlp, D) < 1e-4 else "exact"
+
+
+# %% 4 wrong: too coarse to tell exact and tanh apart
+@torch.no_grad()
+def activation_of(block):
+    mlp, x = block.mlp, torch.randn(100, D)
+    for name, function in (gelus | {"none": nn.Identity()}).items():
+        if (mlp(x) - mlp.fc2(function(mlp.fc1(x)))).abs().max() < 1e-2:
+            return name
+
+
+# %% 4 wrong: the function's own output, not that of the MLP
+def activation_of(block):
+    z = torch.linspace(-3, 3, 100)
+    gaps = {name: (block.mlp.act(z) - f(z)).norm() for name, f in gelus.items()}
+    return min(gaps, key=gaps.get)
+
 
 # %% 4 wrong: hard-coded
-mine = triples
+def activation_of(block):
+    return "none"
