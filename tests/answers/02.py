@@ -1,58 +1,45 @@
-# %% 1 right: by permute
-def split_heads(t, num_heads):
-    return t.unflatten(-1, (num_heads, -1)).permute(0, 2, 1, 3)
+# %% 1 right: the key turned forward
+def left_form(N):
+    angle = torch.tensor(2 * torch.pi / N)
+    forward = torch.tensor([[angle.cos(), angle.sin()], [-angle.sin(), angle.cos()]])
+    return 20 * torch.eye(2), 20 * forward
 
 
-def merge_heads(t):
-    return t.permute(0, 2, 1, 3).flatten(2)
+# %% 1 right: half a place each
+def left_form(N):
+    c, s = torch.tensor(torch.pi / N).cos(), torch.tensor(torch.pi / N).sin()
+    half = 30 * torch.tensor([[c, -s], [s, c]])
+    return half, half.T
 
 
-# %% 1 right: by lists
-def split_heads(t, num_heads):
-    return torch.stack(t.chunk(num_heads, dim=-1), dim=1)
+# %% 1 wrong: looks right
+def left_form(N):
+    angle = torch.tensor(2 * torch.pi / N)
+    forward = torch.tensor([[angle.cos(), angle.sin()], [-angle.sin(), angle.cos()]])
+    return 100 * forward, torch.eye(2)
 
 
-def merge_heads(t):
-    return torch.cat(list(t.unbind(dim=1)), dim=-1)
+# %% 1 wrong: not sharp enough
+def left_form(N):
+    angle = torch.tensor(2 * torch.pi / N)
+    forward = torch.tensor([[angle.cos(), angle.sin()], [-angle.sin(), angle.cos()]])
+    return forward.T, torch.eye(2)
 
 
-# %% 1 wrong: one view
-def split_heads(t, num_heads):
-    B, N, D = t.shape
-    return t.reshape(B, num_heads, N, D // num_heads)
+# %% 1 wrong: a symmetric form
+def left_form(N):
+    return 30 * torch.eye(2), torch.eye(2)
 
 
-def merge_heads(t):
-    B, h, N, d = t.shape
-    return t.reshape(B, N, h * d)
-
-
-# %% 1 wrong: merged without the transpose
-def split_heads(t, num_heads):
-    return t.unflatten(-1, (num_heads, -1)).transpose(1, 2)
-
-
-def merge_heads(t):
-    B, h, N, d = t.shape
-    return t.reshape(B, N, h * d)
-
-
-# %% 1 wrong: as if it were an array of another library
-def split_heads(t, num_heads):
-    return t.split_heads(num_heads)
-
-
-def merge_heads(t):
-    return t.merge_heads()
+# %% 1 wrong: one matrix
+def left_form(N):
+    return torch.eye(2)
 
 
 # %% 1 wrong: hard-coded
-def split_heads(t, num_heads):
-    return t.view(2, 5, 3, 4).transpose(1, 2)
-
-
-def merge_heads(t):
-    return t.transpose(1, 2).reshape(2, 5, 12)
+def left_form(N):
+    c = 0.5**0.5
+    return 100 * torch.tensor([[c, -c], [c, c]]), torch.eye(2)
 
 
 # %% 2 right: layer by layer
@@ -88,63 +75,66 @@ def count_parameters(embed_dim, num_heads, d_k):
     return 1181952
 
 
-# %% 3 right: an axis for the heads
-def mask_per_head(mask, num_heads):
-    return mask[:, None].expand(-1, num_heads, -1, -1).flatten(0, 1)
+# %% 3 right: product by product
+def count_operations(N_q, N_k, D):
+    queries, keys = 2 * N_q * D * D, 2 * N_k * D * D
+    logits = 2 * N_q * D * N_k
+    return queries + 2 * keys + 2 * logits + queries
 
 
-# %% 3 right: by a list
-def mask_per_head(mask, num_heads):
-    return torch.stack([one for one in mask for _ in range(num_heads)])
+# %% 3 right: what is left of the table
+def count_operations(N_q, N_k, D):
+    return (flops(N_q, D) + flops(N_k, D) - 4 * D * (N_q - N_k) ** 2) // 2
 
 
-# %% 3 wrong: repeated in turn
-def mask_per_head(mask, num_heads):
-    return torch.cat([mask] * num_heads)
+# %% 3 wrong: as if all asked
+def count_operations(N_q, N_k, D):
+    return flops(N_k, D)
 
 
-# %% 3 wrong: the first image's mask for all
-def mask_per_head(mask, num_heads):
-    return mask[:1].expand(len(mask) * num_heads, -1, -1)
+# %% 3 wrong: as if nobody else had keys and values
+def count_operations(N_q, N_k, D):
+    return 8 * N_q * D**2 + 4 * N_q * N_k * D
+
+
+# %% 3 wrong: a multiplication and its addition counted as one
+def count_operations(N_q, N_k, D):
+    return 2 * (N_q + N_k) * D**2 + 2 * N_q * N_k * D
 
 
 # %% 3 wrong: hard-coded
-def mask_per_head(mask, num_heads):
-    return mask.repeat_interleave(4, dim=0)
+def count_operations(N_q, N_k, D):
+    return 1_048_783_872
 
 
-# %% 4 right: two heads, fewer steps
-reader, _ = train(MultiHeadAttention, 2, (1, -1, 2), seed=1, steps=200)
+# %% 4 right: more of the first letter
+taken = torch.tensor([[0.7, 0.3, 0.0], [0.7, 0.0, 0.3]])
+counts = torch.tensor([[1.0, 1.0], [2.0, -2.0], [-0.5, 0.5]])
 
-# %% 4 right: a loop of one's own
-torch.manual_seed(3)
-layer = MultiHeadAttention(embed_dim=32, num_heads=2)
-reader = Reader(layer, [1, -1, 2])
-optimizer = torch.optim.Adam(reader.parameters(), lr=8e-3)
-for _ in range(250):
-    rings = torch.randint(8, (32, 8))
-    logits = reader(rings)[0].flatten(0, 2)
-    loss = F.cross_entropy(logits, reader.targets(rings).flatten())
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+# %% 4 right: heads that look at all three
+taken = torch.tensor([[0.6, 0.3, 0.1], [0.1, 0.3, 0.6]])
+counts = torch.tensor([[1.0, -0.5], [0.5, 0.5], [-0.5, 1.0]])
+taken[:, 1] += 0.1
+taken /= taken.sum(dim=1, keepdim=True)
 
-# %% 4 wrong: more heads than needed
-reader, _ = train(MultiHeadAttention, 4, (1, -1, 2), seed=0, steps=150)
+# %% 4 wrong: two heads alike
+taken = torch.tensor([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
+counts = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])
 
-# %% 4 wrong: one head
-reader, _ = train(MultiHeadAttention, 1, (1, -1, 2), seed=0, steps=150)
+# %% 4 wrong: a head for each of two letters
+taken = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+counts = torch.tensor([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])
 
-# %% 4 wrong: not trained
-reader = Reader(MultiHeadAttention(embed_dim=32, num_heads=2), (1, -1, 2))
+# %% 4 wrong: ties
+taken = torch.tensor([[0.5, 0.5, 0.0], [0.5, 0.0, 0.5]])
+counts = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
 
-# %% 4 wrong: two letters
-reader, _ = train(MultiHeadAttention, 2, (1, -1), seed=0, steps=5)
+# %% 4 wrong: not a mean
+taken = torch.tensor([[1.0, 0.5, 0.0], [1.0, 0.0, 0.5]])
+counts = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0]])
 
-# %% 4 wrong: an MLP in the layer
-layer = MultiHeadAttention(embed_dim=32, num_heads=2)
-layer.proj = nn.Sequential(nn.Linear(32, 64), nn.GELU(), nn.Linear(64, 32))
-reader = Reader(layer, (1, -1, 2))
+# %% 4 wrong: three heads
+taken, counts = torch.eye(3), torch.eye(3)
 
 # %% 4 wrong: hard-coded
-reader = [1.0, 1.0, 1.0]
+taken, counts = [[0.5, 0.5, 0], [0.5, 0, 0.5]], "336 of 336"
