@@ -18,6 +18,16 @@ def test_the_record_is_of_these_tasks():
     assert held["command"].startswith("python -m experiments division")
 
 
+def test_the_rule_is_seldom_met_by_equal_arms():
+    chances = torch.linspace(0.01, 0.99, 99)[:, None]
+    count = torch.arange(9.0)
+    each = torch.distributions.Binomial(8, chances).log_prob(count).exp()
+    pairs = each[:, :, None] * each[:, None]  # of two arms with eight seeds each
+    apart = (count[:, None] - count).abs()
+    for gap, at_most in ((5, 0.022), (7, 0.001)):
+        assert (pairs * (apart >= gap)).sum(dim=(1, 2)).max() < at_most
+
+
 def losses(arms, steps=3):
     """Return the losses of some steps from the same start."""
     found = []
@@ -45,7 +55,7 @@ def test_both_changes_undone_are_the_divided_layer():
 
 def test_arms_differ_in_what_they_are_named_for():
     starts, rates = {}, {}
-    for arm in division.ARMS:
+    for arm in (*division.ARMS, "own steps"):
         torch.manual_seed(0)
         task = {"d_k": 64, "arm": arm, "lr": 1e-2}
         model, optimizer = division.prepare(task)
@@ -55,14 +65,16 @@ def test_arms_differ_in_what_they_are_named_for():
     for arm in ("small start", "shared start"):
         assert starts[arm] == pytest.approx(starts["divided"])
     assert starts["small steps"] == pytest.approx(8 * starts["divided"])
+    assert starts["own steps"] == starts["small steps"]
     assert rates.pop("small steps") == [8, 8, 1, 1]
+    assert rates.pop("own steps") == [8, 8, 2, 2]  # 1e-2 by REST is 2.5
     assert {tuple(r) for r in rates.values()} == {(1, 1, 1, 1)}
 
 
 @pytest.mark.slow(1)
 def test_a_model_is_trained_and_scored(monkeypatch):
     monkeypatch.setitem(division.SETTINGS, "marks", [1, 2])
-    task = {"d_k": 64, "arm": "warm-up", "lr": 1e-2, "seed": 0}
+    task = {"d_k": 64, "arm": "warm-up 10", "lr": 1e-2, "seed": 0}
     found = division.train(task)
     assert found == division.train(task)
     assert found != division.train(task | {"arm": "undivided"})

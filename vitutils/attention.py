@@ -34,7 +34,7 @@ class ScaledDotProductAttention(nn.Module):
         Raises:
             ValueError: the mask is not bool or does not fit the weights.
         """
-        q = q / math.sqrt(q.shape[-1])  # d_k numbers a query, not N_k
+        q = q / math.sqrt(q.shape[-1])  # less to divide where d_k < N_k
         logits = q @ k.transpose(-2, -1)  # (..., N_q, N_k)
         if mask is None:
             weights = logits.softmax(dim=-1)

@@ -74,68 +74,73 @@ def neighbor_mask(rows, columns):
     return torch.ones(12, 12).tril(5).triu(-5).bool()
 
 
-# %% 3 right: smaller keys, by their state
-def begin(model):
-    groups = [{"params": model.w_k.parameters(), "lr": 4e-3 / model.factor}]
-    for layer in (model.w_q, model.w_v, model.readout):
-        groups.append({"params": layer.parameters()})
-    model.w_k.load_state_dict(
-        {name: t / model.factor for name, t in model.w_k.state_dict().items()}
-    )
-    return torch.optim.Adam(groups, lr=4e-3)
+# %% 3 right: an empty row sees the first key, then is replaced
+def guarded(attend, q, k, v, mask):
+    empty = ~mask.any(dim=-1)
+    mask = mask.clone()
+    mask[..., 0] |= empty
+    empty = empty[..., None]
+    return [found.masked_fill(empty, 0.0) for found in attend(q, k, v, mask)]
 
 
-# %% 3 right: keys divided on their way
-def begin(model):
-    model.w_k.register_forward_hook(lambda _, given, keys: keys / model.factor)
-    return torch.optim.AdamW(model.parameters(), lr=4e-3)
+# %% 3 right: by torch.where
+def guarded(attend, q, k, v, mask):
+    sees = mask.sum(dim=-1, keepdim=True) > 0
+    output, weights = attend(q, k, v, torch.where(sees, mask, True))
+    return torch.where(sees, output, 0), torch.where(sees, weights, 0)
 
 
-# %% 3 wrong: only smaller first keys
-def begin(model):
-    with torch.no_grad():
-        model.w_k.weight /= model.factor
-        model.w_k.bias /= model.factor
-    return torch.optim.Adam(model.parameters(), lr=4e-3)
+# %% 3 wrong: NaN replaced afterwards
+def guarded(attend, q, k, v, mask):
+    return [found.nan_to_num() for found in attend(q, k, v, mask)]
 
 
-# %% 3 wrong: half of it in queries and half in keys
-def begin(model):
-    root, groups = model.factor**0.5, []
-    for layer, by in (
-        (model.w_q, root),
-        (model.w_k, root),
-        (model.w_v, 1),
-        (model.readout, 1),
-    ):
-        for p in layer.parameters():
-            p.data.div_(by)
-            groups.append({"params": [p], "lr": 4e-3 / by})
-    return torch.optim.AdamW(groups)
+# %% 3 wrong: NaN times zero
+def guarded(attend, q, k, v, mask):
+    some = mask.any(dim=-1, keepdim=True)
+    return [found * some for found in attend(q, k, v, mask)]
 
 
-# %% 3 wrong: smaller steps of the queries
-def begin(model):
-    return adam_for(model, 4e-3, small_steps=True)
+# %% 3 wrong: chosen afterwards
+def guarded(attend, q, k, v, mask):
+    some = mask.any(dim=-1, keepdim=True)
+    return [torch.where(some, found, 0) for found in attend(q, k, v, mask)]
 
 
-# %% 3 wrong: divided after all
-def begin(model):
-    model.factor = 1
-    return torch.optim.Adam(model.parameters(), lr=4e-3)
+# %% 3 wrong: an empty row keeps what it finds
+def guarded(attend, q, k, v, mask):
+    return attend(q, k, v, mask | ~mask.any(dim=-1, keepdim=True))
 
 
-# %% 3 wrong: the model
-def begin(model):
-    return model
+# %% 3 wrong: zeros in the output alone
+def guarded(attend, q, k, v, mask):
+    some = mask.any(dim=-1, keepdim=True)
+    output, weights = attend(q, k, v, mask | ~some)
+    return output * some, weights
+
+
+# %% 3 wrong: without the library
+def guarded(attend, q, k, v, mask):
+    return attention(q, k, v, mask)
+
+
+# %% 3 wrong: as if queries were keys
+def guarded(attend, q, k, v, mask):
+    some = mask.any(dim=-2, keepdim=True)
+    output, weights = attend(q, k, v, mask | ~some)
+    return output * some, weights * some
 
 
 # %% 3 wrong: hard-coded
-def begin(model):
-    return 0.99
+def guarded(attend, q, k, v, mask):
+    attend(q, k, v, mask)
+    return torch.zeros(2, 5, 8), torch.zeros(2, 5, 7)
 
 
 # %% 4 right: what is left of any vector
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     differences = k - k.mean(dim=0)
     c = torch.randn(k.shape[1])
@@ -144,42 +149,79 @@ def harmless(k):
 
 
 # %% 4 right: by a QR decomposition
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     return torch.linalg.qr((k[1:] - k[0]).T, mode="complete")[0][:, -1]
 
 
 # %% 4 right: the smallest eigenvalue
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     differences = k - k.mean(dim=0)
     return torch.linalg.eigh(differences.T @ differences)[1][:, 0]
 
 
 # %% 4 wrong: nothing is added
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     return torch.zeros(k.shape[1])
 
 
 # %% 4 wrong: as for the keys, any vector
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     c = torch.randn(k.shape[1])
     return c / c.norm()
 
 
 # %% 4 wrong: at right angles to the keys, where that is possible
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     return torch.linalg.svd(k)[2][-1]
 
 
 # %% 4 wrong: the mean key
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     return F.normalize(k.mean(dim=0), dim=0)
 
 
 # %% 4 wrong: a number
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     return 1.0
 
 
 # %% 4 wrong: hard-coded
+by_keys, by_queries = False, True
+
+
 def harmless(k):
     return torch.tensor([1.0, 0, 0, 0])
+
+
+# %% 4 wrong: only the direction
+def harmless(k):
+    return torch.linalg.svd(k[1:] - k[0])[2][-1]
+
+
+# %% 4 wrong: words
+by_keys, by_queries = "no", "yes"
+
+
+# %% 4 wrong: a vector on all keys is seen
+by_keys, by_queries = True, True

@@ -34,7 +34,9 @@ def product(
     highest = max(shape[0] for _, shape, _, _ in grids)
     ax = blank(highest * CELL + 0.8)
     widths = [
-        0.3 + 0.07 * len(piece) if isinstance(piece, str) else piece[1][1] * CELL
+        0.3 + 0.07 * max(map(len, piece.split("\n")))
+        if isinstance(piece, str)
+        else piece[1][1] * CELL
         for piece in pieces
     ]
     x, y = (WIDTH - sum(widths)) / 2, highest * CELL / 2 + 0.4
