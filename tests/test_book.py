@@ -232,34 +232,3 @@ def opened(browser, site, page, *, query="", theme="light", width=1280):
 def leaves(url, site):
     """Whether a request goes to another site."""
     return not url.startswith((f"{site}/", "data:", "blob:"))
-
-
-def test_menu_opens_on_a_phone(browser, site):
-    with opened(browser, site, PAGES[0], width=360) as (tab, _):
-        menu = tab.locator(".bd-sidebar-primary, #pst-primary-sidebar-modal")
-        entry = menu.get_by_role("link", name="Notation")
-        assert not entry.first.is_visible()
-        tab.locator("button.primary-toggle:visible").first.click()
-        entry.locator("visible=true").first.click()
-        tab.wait_for_url("**/book/notation.html")
-
-
-def test_search_finds_a_word(browser, site):
-    with opened(browser, site, "search", query="?q=softmax") as (tab, wrong):
-        results = tab.locator("#search-results li a")  # they come one by one
-        results.filter(has_text="Notation").first.wait_for()
-        assert wrong == []
-
-
-def test_theme_button_turns_the_page_dark(browser, site):
-    with opened(browser, site, PAGES[0]) as (tab, _):
-        tab.locator("button.theme-switch-button:visible").first.click()
-        assert tab.evaluate("document.documentElement.dataset.theme") == "dark"
-        color = tab.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert max(map(int, re.findall(r"\d+", color)[:3])) < 64
-
-
-def test_book_opens_from_the_folder_without_a_server(browser):
-    with opened(browser, HTML.as_uri(), "book/notation") as (tab, wrong):
-        assert tab.locator("article mjx-container").count() > 5
-        assert wrong == []

@@ -313,7 +313,6 @@ def test_pointing_at_a_patch_makes_it_the_query(browser, tmp_path, weights, page
         assert (reader.text, reader.areas.tolist()) == (before[0], before[1].tolist())
 
 
-@pytest.mark.slow
 def test_weights_read_equal_the_tensor(browser, tmp_path, weights, page):
     draw = np.random.default_rng(0)
     with opened(browser, tmp_path, page) as tab:

@@ -510,9 +510,10 @@ def test_each_control_answers(browser, html, means):
             panel = lab.get_by_role("tabpanel", name=name)
             names = "button, select, input:not([type=file]), [role=gridcell]"
             controls = panel.locator(names).element_handles()
-            for control in reversed(controls):
-                control.focus()
-                assert not control.evaluate(COVERED), control.inner_text()
+            if means == "keyboard":
+                for control in reversed(controls):
+                    control.focus()
+                    assert not control.evaluate(COVERED), control.inner_text()
             for control in controls:
                 if (words := control.inner_text()) == "Own photo":
                     with tab.expect_file_chooser():
