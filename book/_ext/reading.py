@@ -5,7 +5,9 @@ import re
 from pathlib import Path
 
 from docutils import nodes
+from pybtex.backends.plaintext import Backend
 
+PLAIN = Backend()  # by its name it would be looked for in every installed package
 NUMBER = re.compile(
     r"[-+−±]?[\d.,\s]*\d[\d.,]*\s*(±\s*[\d.]+)?\s*(%|k|M|MB|s|min|h|×)?"
 )
@@ -135,7 +137,7 @@ def lead_to_sources(app, doctree, page):
         named = [c for c in found if c.entry.fields["title"].startswith(title)]
         for citation in [*named, *found][:1]:
             link["refuri"] += f"#{citation.citation_id}"
-            link["reftitle"] = citation.formatted_entry.text.render_as("text")
+            link["reftitle"] = citation.formatted_entry.text.render(PLAIN)
 
 
 def setup(app):
