@@ -194,6 +194,15 @@ def test_an_arm_of_settings_is_trained_and_measured(arm):
     assert settings.train(task) == results
 
 
+def test_a_model_of_settings_is_measured_on_moved_images_too():
+    images = torch.arange(6).view(1, 1, 2, 3)
+    assert settings.moved(images, 1).tolist() == [[[[0, 0, 1], [0, 3, 4]]]]
+    task = {"arm": "linear", "lr": 4e-3, "seed": 3, "images": 256, "epochs": 1}
+    found = settings.train(task | settings.MOVED)
+    assert found.pop("accuracy_moved") < found["accuracy"]
+    assert found == settings.train(task)
+
+
 def test_the_other_schedules_climb_as_the_first():
     rates = []
     for after in (settings.constant, settings.by_epochs, settings.linear):
