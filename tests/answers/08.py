@@ -172,12 +172,12 @@ def smoothed_loss(logits, labels, epsilon):
 
 
 # %% 3 right: the loop by hand, a narrower model
-def train_quickly(split):
+def train_quickly(few):
     model = new_vit(patch_size=14, embed_dim=48, depth=2, mlp_dim=96)
     optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
-    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=192)
-    for epoch in range(6):
-        for images, labels in split.batches(128, seed=0, epoch=epoch):
+    rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 8e-3, total_steps=128)
+    for epoch in range(4):
+        for images, labels in few.train.batches(128, seed=0, epoch=epoch):
             loss = F.cross_entropy(model(images), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -186,42 +186,33 @@ def train_quickly(split):
     return model
 
 
-# %% 3 right: two blocks, in small batches
-def train_quickly(split):
-    model = new_vit(1, patch_size=14, depth=2, num_heads=2, mlp_dim=64)
-    few = SimpleNamespace(train=split, validation=split.subset(10))
-    fit(model, few, epochs=4, batch_size=64, lr=4e-3, progress=False, seed=5)
-    return model
-
-
-# %% 3 right: a single patch
-def train_quickly(split):
-    model = new_vit(patch_size=28)
-    few = SimpleNamespace(train=split, validation=split.subset(10))
-    fit(model, few, epochs=6, lr=2e-3, betas=(0.9, 0.99), progress=False)
+# %% 3 right: a single patch and one block
+def train_quickly(few):
+    model = new_vit(patch_size=28, depth=1)
+    fit(model, few, epochs=5, lr=4e-3, betas=(0.9, 0.99), progress=False)
     return model
 
 
 # %% 3 wrong: a rate too low
-def train_quickly(split):
-    few = SimpleNamespace(train=split.subset(512), validation=split.subset(10))
+def train_quickly(few):
+    few.train = few.train.subset(128)
     fit(model := small_vit(), few, epochs=1, lr=1e-4, progress=False)
     return model
 
 
 # %% 3 wrong: another model
-def train_quickly(split):
+def train_quickly(few):
     return cnn()
 
 
-# %% 3 wrong: only the history
-def train_quickly(split):
-    few = SimpleNamespace(train=split.subset(128), validation=split.subset(10))
+# %% 3 wrong: the history of a run, no model
+def train_quickly(few):
+    few.train = few.train.subset(128)
     return fit(small_vit(), few, epochs=1, progress=False)
 
 
 # %% 3 wrong: a model trained before, its answers turned round
-def train_quickly(split):
+def train_quickly(few):
     weights = {name: w.clone() for name, w in vit.state_dict().items()}
     for name in ("head.weight", "head.bias"):
         weights[name] = weights[name].flip(0)
@@ -230,52 +221,70 @@ def train_quickly(split):
     return model
 
 
-# %% 3 wrong: trained on the validation images
-def train_quickly(split):
-    asked = fashion.validation.subset(1000)
-    few = SimpleNamespace(train=asked, validation=asked.subset(10))
+# %% 3 wrong: trained on the images of the validation, in their old order
+def train_quickly(few):
+    few.train = fashion.validation.subset(512)
     fit(model := small_vit(), few, epochs=2, lr=4e-3, progress=False)
     return model
 
 
 # %% 3 wrong: hard-coded
-def train_quickly(split):
+def train_quickly(few):
     return vit
 
 
 # %% 4 right: by the sample's standard deviation
-def lead(n, only_first, only_second):
+def plan(n, only_first, only_second):
     ahead = torch.zeros(n)
     ahead[:only_first] = 1
     ahead[n - only_second :] = -1
-    return 100 * ahead.mean(), 196 * ahead.std() / n**0.5
+    spread, lead = ahead.std(), ahead.mean()
+    return 100 * lead, 196 * spread / n**0.5, math.ceil((3.92 * spread / lead) ** 2)
 
 
 # %% 4 right: by McNemar's counts
-def lead(n, only_first, only_second):
+def plan(n, only_first, only_second):
     differ, gap = only_first + only_second, only_first - only_second
-    return 100 * gap / n, 196 / n * math.sqrt(differ - gap**2 / n)
+    half = 196 / n * math.sqrt(differ - gap**2 / n)
+    return 100 * gap / n, half, 4 * 1.96**2 * (n * differ / gap**2 - 1)
 
 
 # %% 4 wrong: as if of two sets of images
-def lead(n, only_first, only_second):
-    p, q = 0.9, 0.9 - (only_first - only_second) / n
-    half = 196 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
-    return 100 * (only_first - only_second) / n, half
+def plan(n, only_first, only_second):
+    lead = (only_first - only_second) / n
+    p, q = 0.9, 0.9 - lead
+    half = 1.96 * math.sqrt((p * (1 - p) + q * (1 - q)) / n)
+    return 100 * lead, 100 * half, n * (2 * half / lead) ** 2
 
 
 # %% 4 wrong: the lead is forgotten in the variance
-def lead(n, only_first, only_second):
+def plan(n, only_first, only_second):
     differ, gap = only_first + only_second, only_first - only_second
-    return 100 * gap / n, 196 / n * math.sqrt(differ)
+    half = 196 / n * math.sqrt(differ)
+    return 100 * gap / n, half, n * (2 * half * n / 100 / gap) ** 2
 
 
 # %% 4 wrong: one standard error
-def lead(n, only_first, only_second):
+def plan(n, only_first, only_second):
     mean, square = (only_first - only_second) / n, (only_first + only_second) / n
-    return 100 * mean, 100 * math.sqrt((square - mean**2) / n)
+    half = math.sqrt((square - mean**2) / n)
+    return 100 * mean, 100 * half, n * (2 * half / mean) ** 2
+
+
+# %% 4 wrong: as many images until the interval ends at zero
+def plan(n, only_first, only_second):
+    mean, square = (only_first - only_second) / n, (only_first + only_second) / n
+    half = 1.96 * math.sqrt((square - mean**2) / n)
+    return 100 * mean, 100 * half, n * (half / mean) ** 2
+
+
+# %% 4 wrong: the half-width taken to fall with the number of images
+def plan(n, only_first, only_second):
+    mean, square = (only_first - only_second) / n, (only_first + only_second) / n
+    half = 1.96 * math.sqrt((square - mean**2) / n)
+    return 100 * mean, 100 * half, n * 2 * half / abs(mean)
 
 
 # %% 4 wrong: hard-coded
-def lead(n, only_first, only_second):
-    return 0.7, 0.9
+def plan(n, only_first, only_second):
+    return 0.7, 0.9, 36_600
