@@ -254,6 +254,7 @@ def test_a_set_up_that_was_stopped_or_broke_is_mended_by_the_next_make(small, in
     shutil.rmtree(site / "pip" / "_internal")  # as if pip had been stopped
     next(site.glob("pip-*/RECORD")).unlink()
     make(word, cwd=small, env=index, check=True)
+    assert (site / "pip" / "_internal").exists()
     (venv / "bin/python").unlink()
     (venv / "bin/python").symlink_to("/gone/python3")
     make(word, cwd=small, env=index, check=True)
