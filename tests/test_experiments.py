@@ -185,9 +185,14 @@ def test_an_arm_takes_the_rate_that_its_tuning_runs_choose():
 
 @pytest.mark.slow(3)
 @pytest.mark.parametrize(
-    "arm", ["patch 14", "constant rate", "no warm-up", "shifts too", "linear"]
+    "arm", ["patch 14", "constant rate", "no warm-up", "shifts too"]
 )
-def test_an_arm_of_settings_is_trained_and_measured(arm):
+def test_an_arm_of_settings_is_trained_and_measured(arm, monkeypatch):
+    def few(*given, whole=settings.fashion):
+        data = whole(*given)
+        return replace(data, validation=data.validation.subset(500))
+
+    monkeypatch.setattr(settings, "fashion", few)
     task = {"arm": arm, "lr": 4e-3, "seed": 3, "images": 256, "epochs": 1}
     results = settings.train(task)
     assert 0 < results["accuracy"] < 1 and results["parameters"] > 1000
@@ -199,7 +204,7 @@ def test_a_model_of_settings_is_measured_on_moved_images_too():
     assert settings.moved(images, 1).tolist() == [[[[0, 0, 1], [0, 3, 4]]]]
     task = {"arm": "linear", "lr": 4e-3, "seed": 3, "images": 256, "epochs": 1}
     found = settings.train(task | settings.MOVED)
-    assert found.pop("accuracy_moved") < found["accuracy"]
+    assert 0 < found.pop("accuracy_moved") < found["accuracy"] < 1
     assert found == settings.train(task)
 
 
