@@ -101,7 +101,7 @@ def disagreement(logits, others):
 def learn_without_labels(student, teacher, split):
     student.train()
     optimizer = torch.optim.AdamW(student.parameters(), lr=3e-3, betas=(0.9, 0.99))
-    for epoch in range(6):
+    for epoch in range(4):
         for images, _ in split.batches(128, seed=1, epoch=epoch):
             loss = F.cross_entropy(student(images), teacher(images).argmax(1))
             optimizer.zero_grad()
@@ -116,7 +116,7 @@ def learn_without_labels(student, teacher, split):
         return F.cross_entropy(outputs, teacher(images).softmax(1))
 
     data_ = SimpleNamespace(train=split, validation=glance)
-    fit(student, data_, epochs=6, lr=4e-3, loss_fn=loss_fn, progress=False)
+    fit(student, data_, epochs=4, lr=4e-3, loss_fn=loss_fn, progress=False)
     return student
 
 
