@@ -150,6 +150,21 @@ def test_a_figure_is_the_same_bytes_with_the_colors_of_both_themes():
     assert "<metadata" not in drawn and "<text" not in drawn
 
 
+def test_what_no_eye_sees_changes_no_byte_and_figures_share_no_name():
+    def draw(height):
+        _, ax = plt.subplots(figsize=(plot.NARROW, 2))
+        ax.fill_between([0, 1], [0, 1], [1, height], color=plot.CYCLE[0])
+        ax.plot([0, 1], [0, height], "o")
+        ax.set(ylim=(0, 3))
+        return svg(ax.figure)
+
+    drawn, near, other = draw(2), draw(2 + 1e-12), draw(2.1)
+    assert drawn == near
+    named, others = (set(re.findall(r'"(part[^"]+)"', s)) for s in (drawn, other))
+    assert len(named) > 3 and not named & others
+    assert named == {*re.findall(r"#(part[^\")]+)", drawn)}
+
+
 def test_what_is_hatched_has_the_pages_ground_in_the_dark():
     _, ax = plt.subplots(figsize=(plot.NARROW, 2))
     ax.axvspan(0, 1, facecolor=plot.PAPER, edgecolor=plot.INK, hatch="///")

@@ -1,6 +1,7 @@
 """A figure on a page: SVG that is sharp at any size and follows the page's theme."""
 
 import base64
+import hashlib
 import io
 import re
 import sys
@@ -12,6 +13,7 @@ from PIL import Image
 from vitutils.plot.style import DARK, NARROW, WIDTH
 
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
+HASHED = re.compile(r' id="([a-z]+[0-9a-f]{10})"')
 EMBEDDED = re.compile(r"data:image/png;base64,\s*([\w+/=]+)")
 
 
@@ -21,7 +23,7 @@ def svg(fig: Figure) -> str:
     Where the page, or by default the reader's system, is dark, a picture's style sheet
     changes the colors of ``style.DARK``. Its ground is the page's, and its texts are
     outlines, so that it looks the same on every machine. The same figure gives the
-    same bytes.
+    same bytes, and so do figures whose numbers differ by less than can be seen.
 
     Args:
         fig: any figure; what it shows is centered.
@@ -30,7 +32,7 @@ def svg(fig: Figure) -> str:
     file, box = io.StringIO(), frame(fig)
     fig.savefig(file, format="svg", bbox_inches=box, metadata=nothing, dpi=144)
     text = NUMBER.sub(lambda found: rounded(float(found[0])), file.getvalue())
-    text = EMBEDDED.sub(lightened, text)
+    text = named_anew(EMBEDDED.sub(lightened, text))
     return text.replace("</style>", f"{dark_style(text)}</style>", 1)
 
 
@@ -58,6 +60,21 @@ def rounded(value: float) -> str:
     """Return a number as short as a hundredth of a point allows."""
     text = f"{value:.2f}" if abs(value) >= 1 else f"{value:.4f}"
     return text.rstrip("0").rstrip(".") if value else "0"
+
+
+def named_anew(text: str) -> str:
+    """Name the parts of an SVG by what is seen of it and by their order.
+
+    Matplotlib names them by all the digits of their numbers, of which the last differ
+    from one processor to another. Two figures on a page share no name.
+    """
+    names = {name: f"part{i}" for i, name in enumerate(HASHED.findall(text))}
+    if not names:
+        return text
+    found = re.compile("|".join(names))
+    seen = found.sub(lambda name: names[name[0]], text)
+    digest = hashlib.sha256(seen.encode()).hexdigest()[:8]
+    return found.sub(lambda name: f"{names[name[0]]}-{digest}", text)
 
 
 def lightened(found: re.Match) -> str:
