@@ -38,7 +38,8 @@ def record(path, tasks, run, *, settings, command, workers=None):
 
     Returns:
         What the file holds: settings, where it was measured, and ``runs``, one dict
-        a task with its results and its seconds.
+        a task with its results and its seconds, and "elsewhere" what differs from
+        the file's machine where it was measured on another one.
 
     Raises:
         ValueError: the file is corrupt or holds runs of other settings.
@@ -55,15 +56,18 @@ def record(path, tasks, run, *, settings, command, workers=None):
         return held
     made_by = held.get("command", command).split("; ")
     held["command"] = "; ".join([*made_by, *({command} - {*made_by})])
-    held |= machine("torch", "torchvision") | {"workers": workers or CORES}
+    here = machine("torch", "torchvision") | {"workers": workers or CORES}
+    held["date"] = here.pop("date")
+    others = {name: v for name, v in here.items() if held.setdefault(name, v) != v}
     bar = tqdm(
         total=len(tasks),
         initial=len(tasks) - len(todo),
         unit="run",
         disable=None,  # in terminals only
     )
-    with closing(results(run, todo, held["workers"])) as rows, bar:
+    with closing(results(run, todo, here["workers"])) as rows, bar:
         for row in rows:
+            row |= {"elsewhere": others} if others else {}
             done |= by_task(reload(path, settings))  # it may have runs of another call
             done[identity(row["task"])] = row
             held["runs"] = [done[i] for i in map(identity, tasks) if i in done]
