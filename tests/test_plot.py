@@ -15,7 +15,7 @@ from PIL import Image
 from vitutils import plot
 from vitutils.plot.charts import spread
 from vitutils.plot.page import png, svg
-from vitutils.plot.style import DARK, FULL, ROLES
+from vitutils.plot.style import DARK, EDGE, FULL, ROLES
 
 matplotlib.use("agg")
 plt = plot.plt
@@ -204,6 +204,33 @@ def test_a_photo_becomes_jpeg_and_what_has_clear_or_few_pixels_stays_png():
         ax.set_axis_off()
         drawn = svg(ax.figure)
         assert re.findall(r"data:image/(\w+);", drawn) == [kind]
+
+
+EDGE_OF_PICTURE = re.compile(
+    r'\n<path d="(M[^"]*z)" style="fill: none; stroke: #c4c9d0'
+)
+
+
+def test_a_picture_ends_somewhere_in_either_theme_and_so_does_each_patch():
+    for image in (torch.zeros(3, 4, 6), torch.ones(3, 300, 450)):
+        drawn = svg(plot.show_images(image[None]))
+        (edge,) = EDGE_OF_PICTURE.findall(drawn)
+        assert edge.count("M") == 1
+        assert f"{{stroke:{DARK[EDGE]} !important}}" in drawn
+        size = image.shape[1] // 2
+        (edges,) = EDGE_OF_PICTURE.findall(svg(plot.patches(image, size)))
+        places = re.findall(r"M(\S+) (\S+)h(\S+)v(\S+)h-", edges)
+        left, top, width, height = zip(*places, strict=True)
+        across, down = len(set(left)), len(set(top))
+        assert (across, down, len(places)) == (3, 2, 6)
+        assert np.ptp([float(x) for x in (*width, *height)]) < 0.1  # squares
+        gap = max(1, round(size / 8))
+        step = (float(left[1]) - float(left[0])) / float(width[0])
+        assert step == pytest.approx(1 + gap / size, abs=0.01)
+
+
+def test_a_heat_map_has_its_frame_and_no_second_edge():
+    assert not EDGE_OF_PICTURE.search(svg(plot.heatmap(torch.eye(3))))
 
 
 def test_images_show_the_pixels_given():

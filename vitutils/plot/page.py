@@ -10,19 +10,27 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
-from vitutils.plot.style import DARK, NARROW, WIDTH
+from vitutils.plot.style import DARK, EDGE, NARROW, PAPER, WIDTH
 
 NUMBER = re.compile(r"-?\d+\.\d{3,}")
 HASHED = re.compile(r' id="([a-z]+[0-9a-f]{10})"')
 EMBEDDED = re.compile(r"data:image/png;base64,\s*([\w+/=]+)")
+CLIP = re.compile(r'<clipPath id="([^"]+)">\s*<rect ([^>]*)/>')
+# A picture in its axes, and what plot.patches draws over it: bars in the page's color.
+PICTURE = re.compile(
+    r'<g clip-path="url\(#([^)]+)\)">\s*<image [^>]*base64,\s*([\w+/=]+)[^>]*>\s*</g>'
+    r'((?:\s*<g id="patch_\d+">\s*<path d="[^"]*" clip-path="url\(#\1\)" '
+    rf'style="fill: {PAPER.lower()}"/>\s*</g>)*)'
+)
 
 
 def svg(fig: Figure) -> str:
     """Draw a figure in one of the book's two widths, as SVG with both themes' colors.
 
     Where the page, or by default the reader's system, is dark, a picture's style sheet
-    changes the colors of ``style.DARK``. Its ground is the page's, and its texts are
-    outlines, so that it looks the same on every machine. The same figure gives the
+    changes the colors of ``style.DARK``. Its ground is the page's, and pictures in it
+    have a fine edge, so that black and white ones end somewhere in either theme. Its
+    texts are outlines: it looks the same on every machine. The same figure gives the
     same bytes, and so do figures whose numbers differ by less than can be seen.
 
     Args:
@@ -32,7 +40,7 @@ def svg(fig: Figure) -> str:
     file, box = io.StringIO(), frame(fig)
     fig.savefig(file, format="svg", bbox_inches=box, metadata=nothing, dpi=144)
     text = NUMBER.sub(lambda found: rounded(float(found[0])), file.getvalue())
-    text = named_anew(EMBEDDED.sub(lightened, text))
+    text = edged(named_anew(EMBEDDED.sub(lightened, text)))
     return text.replace("</style>", f"{dark_style(text)}</style>", 1)
 
 
@@ -79,13 +87,56 @@ def named_anew(text: str) -> str:
 
 def lightened(found: re.Match) -> str:
     """Return an embedded picture as JPEG where it is a photo: a tenth of the bytes."""
-    picture = Image.open(io.BytesIO(base64.b64decode(found[1])))
-    alpha = picture.convert("RGBA").getchannel("A")
-    if min(picture.size) < 100 or alpha.getextrema()[0] < 255:
+    picture = decoded(found[1])
+    if min(picture.size) < 100 or clear(picture):
         return found[0]
     file = io.BytesIO()
     picture.convert("RGB").save(file, "jpeg", quality=85)
     return "data:image/jpeg;base64," + base64.b64encode(file.getvalue()).decode()
+
+
+def decoded(data: str) -> Image.Image:
+    """Return an embedded picture."""
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def clear(picture: Image.Image) -> bool:
+    """Whether the page can be seen through some pixel, as in a heat map."""
+    return picture.convert("RGBA").getchannel("A").getextrema()[0] < 255
+
+
+def edged(text: str) -> str:
+    """Give each opaque picture of an SVG an edge, and each piece that bars cut off."""
+    boxes = {
+        name: [float(value) for value in re.findall(r'="([^"]+)"', sizes)]
+        for name, sizes in CLIP.findall(text)
+    }
+
+    def drawn(found: re.Match) -> str:
+        name, data, bars = found.groups()
+        if name not in boxes or clear(decoded(data)):
+            return found[0]
+        x, y, width, height = boxes[name]
+        xs, ys = [x, x + width], [y, y + height]
+        for bar in re.findall(r' d="([^"]*)"', bars):
+            numbers = [float(number) for number in re.findall(r"-?[\d.]+", bar)]
+            across, down = sorted(numbers[::2]), sorted(numbers[1::2])
+            if across[-1] - across[0] < down[-1] - down[0]:
+                xs += across[:: len(across) - 1]
+            else:
+                ys += down[:: len(down) - 1]
+        xs, ys = sorted(xs), sorted(ys)
+        pieces = [
+            "M{} {}h{}v{}h-{}z".format(
+                *map(rounded, (left, top, right - left, bottom - top, right - left))
+            )
+            for top, bottom in zip(ys[::2], ys[1::2], strict=True)
+            for left, right in zip(xs[::2], xs[1::2], strict=True)
+        ]
+        style = f"fill: none; stroke: {EDGE.lower()}; stroke-width: 0.8"
+        return f'{found[0]}\n<path d="{"".join(pieces)}" style="{style}"/>'
+
+    return PICTURE.sub(drawn, text)
 
 
 def dark_style(text: str) -> str:
