@@ -1,5 +1,6 @@
 """How the rendered pages look: type, contrast, edges, graphs, paper, for everybody."""
 
+import contextlib
 import io
 import os
 import re
@@ -294,6 +295,34 @@ def test_code_on_a_phone_wraps_and_a_fade_follows_an_outputs_scrolling(browser, 
     assert texts == written
 
 
+COVERED = """() => [...document.querySelectorAll('button.copybtn')].filter(b => {
+  const button = b.getBoundingClientRect();
+  const line = b.parentElement.querySelector('pre > .line');
+  const texts = document.createTreeWalker(line, NodeFilter.SHOW_TEXT);
+  for (let text; text = texts.nextNode();)
+    for (const word of text.data.matchAll(/\\S+/g)) {
+      const range = document.createRange();
+      range.setStart(text, word.index);
+      range.setEnd(text, word.index + word[0].length);
+      for (const { right, top, bottom } of range.getClientRects())
+        if (right > button.left + 4 && top < button.bottom - 3 &&
+            bottom > button.top + 3) return true;
+    }
+  return false;
+}).map(b => b.parentElement.textContent.slice(0, 60))"""
+
+
+def test_copy_button_under_a_finger_covers_no_first_line(browser, site):
+    phone = {"viewport": {"width": 390, "height": 800}, "has_touch": True}
+    with contextlib.closing(browser.new_context(**phone, is_mobile=True)) as context:
+        tab = context.new_page()
+        for page in ("book/commands", BLOCK):
+            tab.goto(f"{site}/{page}.html")
+            tab.locator("article button.copybtn").first.wait_for()
+            assert tab.evaluate("matchMedia('(hover: none)').matches")
+            assert tab.evaluate(COVERED) == [], page
+
+
 def test_lines_break_neither_before_a_unit_nor_beside_a_formula():
     torn = re.compile(r"\d (%|[kMG]B\b|by \d)|\b[Cc]hapter \d")
     for page in (MAPS, TRAINING):
@@ -365,6 +394,34 @@ def test_picture_opens_large_and_the_reader_stays(browser, site):
         tab.keyboard.press("Escape")
         assert tab.locator("dialog.lightbox").count() == 0 and tab.url == address
         assert link.evaluate("link => link === document.activeElement")
+        assert wrong == []
+
+
+RAIL = """figure => {
+  const rail = getComputedStyle(figure.querySelector('figcaption'), '::before');
+  const box = figure.querySelector('a');
+  const [thumb] = rail.backgroundSize.split('%').map(Number);
+  const [place] = rail.backgroundPosition.split('%').map(Number);
+  return rail.content === 'none' ? null : [rail.height, Math.round(place),
+    Math.abs(thumb - 100 * box.clientWidth / box.scrollWidth) < 1];
+}"""
+
+
+def test_rail_below_a_figure_says_that_it_pans_and_where_one_is(browser, site):
+    to_its_end = "figure => figure.querySelector('a').scrollLeft = 1e4"
+    with opened(browser, site, MAPS, width=390) as (tab, wrong):
+        figure = tab.locator("article figure.pans").first
+        figure.wait_for()
+        assert figure.evaluate(RAIL) == ["4px", 0, True]
+        figure.evaluate(to_its_end)
+        tab.wait_for_function(
+            f"figure => ({RAIL})(figure)[1] === 100", arg=figure.element_handle()
+        )
+        tab.emulate_media(media="print")
+        assert figure.evaluate(RAIL) is None
+        tab.emulate_media(media="screen")
+        tab.set_viewport_size({"width": 1280, "height": 800})
+        tab.wait_for_function("!document.querySelector('article figure.pans')")
         assert wrong == []
 
 

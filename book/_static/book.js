@@ -22,7 +22,17 @@ function fade(box) {
   box.classList.toggle("more-top", graph && box.scrollTop > 1);
   box.classList.toggle("more-bottom", graph && below > 1);
   box.classList.toggle("more", /more-/.test(box.className));
+  if (box.matches("figure > a")) rail(box, scrolls);
   if (scrolls && !box.closest("a, button, [tabindex]")) box.tabIndex = 0;
+}
+
+/* Below a figure that pans a rail says so, and how much of it is seen where (book.css). */
+function rail(box, pans) {
+  const { style, classList } = box.parentElement;
+  const rest = Math.max(box.scrollWidth - box.clientWidth, 1);
+  classList.toggle("pans", pans);
+  style.setProperty("--seen", `${(100 * box.clientWidth) / box.scrollWidth}%`);
+  style.setProperty("--at", `${(100 * box.scrollLeft) / rest}%`);
 }
 
 /* A formula in a line overhangs its box by a hair, and scrolls only as wide as the line. */
