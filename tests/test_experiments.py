@@ -122,7 +122,7 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 def test_every_study_is_one_of_the_command():
     others = {"distillation", "distillation_long", "division", "fashion_mnist"}
     others |= {"looks", "positions", "published", "settings", "trails", "widths"}
-    others |= {"wirings"}
+    others |= {"starts", "wirings"}
     assert MODULES.keys() == {*cifar10.STUDIES, *others}
 
 
@@ -262,9 +262,31 @@ def test_a_part_is_judged_by_the_reader_that_is_best_on_the_others(monkeypatch):
 
     monkeypatch.setattr(published, "linear", linear)
     found, labels = {i: reader(part == i) for i in (0, 1)}, torch.ones(20)
-    assert published.chosen(found, labels, 0).sum() == 0
+    readers = published.linears(found, labels)
+    assert published.chosen(readers, labels, 0).sum() == 0
     found[2] = reader(part != 2)
-    assert published.chosen(found, labels, 0).sum() == 16
+    readers = published.linears(found, labels)
+    assert published.chosen(readers, labels, 0).sum() == 16
+
+
+def test_a_kernel_tells_what_no_line_does_and_reads_no_label_that_it_is_to_tell():
+    torch.manual_seed(0)
+    rows = torch.randn(80, 2)
+    labels = (rows[:, 0] * rows[:, 1] > 0).long()
+    known = torch.arange(80) % 2 == 0
+    hidden = torch.where(known, labels, 1 - labels)
+    readers = published.kernels({"rows": rows}, hidden)
+    assert len(readers) == 9
+    said = readers[3](known, ~known)
+    assert (said == labels[~known]).float().mean() > 0.85
+
+
+def test_an_outline_is_where_it_is_not_white():
+    images = torch.ones(2, 3, 28, 28)
+    images[0, :, :14] = -1
+    found = published.outline(images).view(2, 14, 14)
+    assert found[0, :7].eq(1).all() and found[0, 7:].eq(0).all()
+    assert found[1].eq(0).all()
 
 
 @pytest.mark.slow(2)
