@@ -382,7 +382,7 @@ def told(name: str = "published") -> tuple[dict, dict[str, dict], dict[str, floa
         if task.get("read") == "linear" or not found:
             continue
         arm = f"{task['arm']} {task.get('seed', '')}".strip()
-        marks = {k: 100 * np.array([*map(int, v)]) for k, v in found.items()}
+        marks = {k: 100.0 * np.array([*map(int, v)]) for k, v in found.items()}
         if "read" in task:
             marks = {task["read"]: np.mean([*marks.values()], axis=0)}
         for reader, values in marks.items():
