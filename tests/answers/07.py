@@ -1,48 +1,75 @@
 # %% 1 right: counted part by part
-def parameters(*, image, patch, channels, width, depth, mlp, classes):
+def parameters(
+    *, image_size, patch_size, in_channels, num_classes, embed_dim, depth, mlp_dim
+):
     def linear(n, m):
         return (n + 1) * m
 
-    total = linear(channels * patch * patch, width) + width
-    total += ((image / patch) ** 2 + 1) * width
+    total = linear(in_channels * patch_size * patch_size, embed_dim) + embed_dim
+    total += ((image_size / patch_size) ** 2 + 1) * embed_dim
     for _ in range(depth):
-        total += linear(width, 3 * width) + linear(width, width)
-        total += linear(width, mlp) + linear(mlp, width) + 4 * width
-    return total + 2 * width + linear(width, classes)
+        total += linear(embed_dim, 3 * embed_dim) + linear(embed_dim, embed_dim)
+        total += linear(embed_dim, mlp_dim) + linear(mlp_dim, embed_dim) + 4 * embed_dim
+    return total + 2 * embed_dim + linear(embed_dim, num_classes)
 
 
 # %% 1 right: built
-def parameters(*, image, patch, channels, width, depth, mlp, classes):
+def parameters(
+    *, image_size, patch_size, in_channels, num_classes, embed_dim, depth, mlp_dim
+):
     embeddings = Embeddings(
-        image_size=image, patch_size=patch, in_channels=channels, embed_dim=width
+        image_size=image_size,
+        patch_size=patch_size,
+        in_channels=in_channels,
+        embed_dim=embed_dim,
     )
-    encoder = Encoder(depth=depth, embed_dim=width, num_heads=1, mlp_dim=mlp)
-    return sum(count(m) for m in (embeddings, encoder, nn.Linear(width, classes)))
+    encoder = Encoder(depth=depth, embed_dim=embed_dim, num_heads=1, mlp_dim=mlp_dim)
+    return sum(
+        count(m) for m in (embeddings, encoder, nn.Linear(embed_dim, num_classes))
+    )
 
 
 # %% 1 wrong: the last norm is forgotten
-def parameters(*, image, patch, channels, width, depth, mlp, classes):
-    D = width
-    embeddings = patch**2 * channels * D + D + D + ((image // patch) ** 2 + 1) * D
-    block = 4 * (D * D + D) + 2 * D * mlp + mlp + D + 4 * D
-    return embeddings + depth * block + D * classes + classes
+def parameters(
+    *, image_size, patch_size, in_channels, num_classes, embed_dim, depth, mlp_dim
+):
+    D = embed_dim
+    embeddings = (
+        patch_size**2 * in_channels * D
+        + D
+        + D
+        + ((image_size // patch_size) ** 2 + 1) * D
+    )
+    block = 4 * (D * D + D) + 2 * D * mlp_dim + mlp_dim + D + 4 * D
+    return embeddings + depth * block + D * num_classes + num_classes
 
 
 # %% 1 wrong: the MLP always four times as wide
-def parameters(*, image, patch, channels, width, depth, mlp, classes):
-    D = width
-    embeddings = patch**2 * channels * D + D + D + ((image // patch) ** 2 + 1) * D
-    return embeddings + depth * (12 * D * D + 13 * D) + 2 * D + (D + 1) * classes
+def parameters(
+    *, image_size, patch_size, in_channels, num_classes, embed_dim, depth, mlp_dim
+):
+    D = embed_dim
+    embeddings = (
+        patch_size**2 * in_channels * D
+        + D
+        + D
+        + ((image_size // patch_size) ** 2 + 1) * D
+    )
+    return embeddings + depth * (12 * D * D + 13 * D) + 2 * D + (D + 1) * num_classes
 
 
 # %% 1 wrong: asks for what is not there
-def parameters(*, image, patch, channels, width, depth, mlp, classes):
-    return VisionTransformer(image_size=image, patch=patch).numel()
+def parameters(
+    *, image_size, patch_size, in_channels, num_classes, embed_dim, depth, mlp_dim
+):
+    return VisionTransformer(image_size=image_size, patch=patch_size).numel()
 
 
 # %% 1 wrong: hard-coded
-def parameters(*, image, patch, channels, width, depth, mlp, classes):
-    return {192: 5_717_416, 384: 22_050_664, 768: 86_567_656}.get(width, 139_018)
+def parameters(
+    *, image_size, patch_size, in_channels, num_classes, embed_dim, depth, mlp_dim
+):
+    return {192: 5_717_416, 384: 22_050_664, 768: 86_567_656}.get(embed_dim, 139_018)
 
 
 # %% 2 right: the mean of logits
@@ -165,54 +192,36 @@ def adopt(model, state, names, *, new=(), images=None, logits=None):
         raise ValueError("not these")
 
 
-# %% 4 right: narrow, and AdamW in batches
-small = VisionTransformer(**vit.config | {"embed_dim": 48, "mlp_dim": 96})
-optimizer = torch.optim.AdamW(small.parameters(), lr=2e-3)
-for _ in range(60):
-    for part in torch.randperm(64).split(32):
-        optimizer.zero_grad()
-        F.cross_entropy(small(images[part]), labels[part]).backward()
-        optimizer.step()
+# %% 4 right: by the chapter's formula
+num_tokens, num_positions = 785, 785 * 384
+T = torch.tensor([197.0, 785.0])
+before, after = 12 * (12 * T * 384**2 + 2 * T**2 * 384) + 196 * 768 * 384
+factor = (after / before).item()
 
-# %% 4 right: until it is reached
-small = VisionTransformer(**vit.config | {"depth": 1})
-optimizer, loss = torch.optim.Adam(small.parameters(), lr=3e-3), torch.tensor(9.0)
-while loss > 0.01:
-    loss = F.cross_entropy(small(images[:64]), labels[:64])
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
+# %% 4 right: rounded
+num_tokens, num_positions, factor = 1 + 4 * 196, 301_440, 5
 
-# %% 4 right: the head alone, on random features, as the solution says
-small = VisionTransformer(**vit.config | {"depth": 1})
-with torch.no_grad():
-    features = small.encoder(small.embeddings(images[:64]))[0][:, 0]
-optimizer = torch.optim.Adam(small.head.parameters(), lr=0.1)
-for _ in range(150):
-    optimizer.zero_grad()
-    F.cross_entropy(small.head(features), labels[:64]).backward()
-    optimizer.step()
+# %% 4 right: built and counted
+fine = VisionTransformer.small(patch_size=8)
+num_tokens = fine.embeddings.num_patches + 1
+num_positions = fine.embeddings.pos_embed.numel()
+factor = operations(sizes["small"])
+factor = (operations(fine) + 2 * 784 * 3 * (8**2 - 16**2) * 384) / factor
 
-# %% 4 wrong: too large
-small = new
+# %% 4 wrong: the linear layers alone
+num_tokens, num_positions, factor = 785, 301_440, 785 / 197
 
-# %% 4 wrong: stopped too early
-small = VisionTransformer(**vit.config | {"depth": 1})
-optimizer = torch.optim.Adam(small.parameters(), lr=1e-3)
-for _ in range(10):
-    optimizer.zero_grad()
-    F.cross_entropy(small(images[:64]), labels[:64]).backward()
-    optimizer.step()
+# %% 4 wrong: attention alone
+num_tokens, num_positions, factor = 785, 301_440, 16.0
 
-# %% 4 wrong: the head alone
-small = VisionTransformer(**vit.config | {"depth": 1})
-optimizer = torch.optim.SGD(small.head.parameters(), lr=0.1)
-for _ in range(20):
-    optimizer.zero_grad()
-    F.cross_entropy(small(images[:64]), labels[:64]).backward()
-    optimizer.step()
+# %% 4 wrong: without the class token
+num_tokens, num_positions, factor = 784, 784 * 384, 4.9
 
+# %% 4 wrong: positions of the patches only
+num_tokens, num_positions, factor = 785, 784 * 384, 4.9
+
+# %% 4 wrong: twice as many along each side, so twice as many
+num_tokens, num_positions, factor = 393, 393 * 384, 2
 
 # %% 4 wrong: hard-coded
-def small(images):
-    return 100 * F.one_hot(labels[: len(images)], 10).float()
+num_tokens, num_positions, factor = 197, 75_648, 1.0
