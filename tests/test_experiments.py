@@ -166,7 +166,7 @@ def test_the_study_of_the_small_models_goes_on_where_it_was_stopped(
 
 def test_the_record_of_settings_is_of_its_tasks():
     held = json.loads((DATA / "results" / "settings.json").read_text())
-    tasks = settings.all_tasks(settings.chosen_rates(held["runs"]))
+    tasks = settings.all_tasks(*settings.chosen(held["runs"]))
     assert [row["task"] for row in held["runs"]] == tasks
     assert held["settings"] == json.loads(json.dumps(settings.SETTINGS))
     assert len({json.dumps(task, sort_keys=True) for task in tasks}) == len(tasks)
@@ -181,6 +181,11 @@ def test_an_arm_takes_the_rate_that_its_tuning_runs_choose():
     assert set(rates) == set(settings.ARMS)
     assert {rates[arm] for arm in ("base", *settings.AT_BASE_RATE)} == {2e-3}
     assert rates["depth 2"] in (2e-3, 4e-3)
+    tasks = settings.whole_tuning_tasks(rates)
+    runs += [{"task": task, "accuracy": -task["lr"]} for task in tasks]
+    whole = {arm: rates[arm] / 2 for arm in settings.WHOLE_ARMS}
+    whole |= dict.fromkeys(settings.AT_BASE_RATE, whole["base"])
+    assert settings.chosen(runs) == (rates, whole)
 
 
 @pytest.mark.slow(3)
