@@ -40,8 +40,8 @@ Added last, fixed before its runs: ``WHOLE``, all images for two epochs. ``WHOLE
 the ViT and the three simpler models, are tuned anew there, each at half, once and twice
 its rate from above, by ``TUNING_SEED``, so that the grid of none ends at its best rate
 from above; ``SEEDS`` measure. Read are the difference of each from the ViT, with the
-interval of Welch's t over three seeds each, and whether the ViT's rate from the short
-runs is still the best of its three. "shifts too", at the rate of the ViT, is measured
+interval of Welch's t over three seeds each, at two degrees of freedom, the fewest that
+it can have, and whether the ViT's rate from the short runs is the best of its three. "shifts too", at the rate of the ViT, is measured
 beside it: read is which of the two is better on moved images, as above.
 """
 
