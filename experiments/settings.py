@@ -41,8 +41,7 @@ the ViT and the three simpler models, are tuned anew there, each at half, once a
 its rate from above, by ``TUNING_SEED``, so that the grid of none ends at its best rate
 from above; ``SEEDS`` measure. Read are the difference of each from the ViT, with the
 interval of Welch's t over three seeds each, at two degrees of freedom, the fewest that
-it can have, and whether the ViT's rate from the short runs is the best of its three. "shifts too", at the rate of the ViT, is measured
-beside it: read is which of the two is better on moved images, as above.
+it can have, and whether the ViT's rate from the short runs is the best of its three.
 """
 
 import math
@@ -263,7 +262,7 @@ def all_tasks(rates, whole_rates):
     ]
     whole = [
         {"arm": arm, "lr": whole_rates[arm], "seed": seed} | WHOLE
-        for arm in (*WHOLE_ARMS, "shifts too")
+        for arm in WHOLE_ARMS
         for seed in SEEDS
     ]
     short = [*tuning_tasks(), *fresh, *long, *moved]
