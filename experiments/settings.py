@@ -42,6 +42,7 @@ its rate from above, by ``TUNING_SEED``, so that the grid of none ends at its be
 from above; ``SEEDS`` measure. Read are the difference of each from the ViT, with the
 interval of Welch's t over three seeds each, at two degrees of freedom, the fewest that
 it can have, and whether the ViT's rate from the short runs is the best of its three.
+"shifts too" was to stand beside them and was left out, unrun, for want of time.
 """
 
 import math
