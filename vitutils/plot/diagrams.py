@@ -130,7 +130,7 @@ def paths(rows: Mapping[str, Sequence[str | None]]) -> Figure:
 def multi_head(tokens: int, embed_dim: int) -> Figure:
     """Draw a layer of attention with two heads, from its tokens to its output.
 
-    Queries, keys and values have the colors of their roles.
+    Queries, keys and values have the colors of their roles, darker for head 1.
 
     Raises:
         ValueError: an odd ``embed_dim``, which two heads do not divide.
@@ -140,12 +140,15 @@ def multi_head(tokens: int, embed_dim: int) -> Figure:
     d_k, half, middle = embed_dim // 2, 0.28, 1.82
     side = half / d_k
     tall = tokens * side
+    roles = {"Q": "query", "K": "key", "V": "value"}
+    strengths = {1: 0.8, 2: 0.35}  # of a head's colors
     ax = blank(3.5)
 
-    def slices(x: float, y: float, *colors: str) -> None:
+    def slices(x: float, y: float, *colors: str, first: int = 1) -> None:
         for i, color in enumerate(colors):
             corner = (x + i * half, y - tall / 2)
-            face = {"fc": COLORS.get(color, color), "alpha": 0.6, "ec": "none"}
+            alpha = strengths[first + i] if color in roles.values() else 0.6
+            face = {"fc": COLORS.get(color, color), "alpha": alpha, "ec": "none"}
             ax.add_patch(Rectangle(corner, half, tall, **face))
         right, columns = x + half * len(colors), d_k * len(colors)
         line = {"colors": EDGE, "lw": 0.8}
@@ -160,7 +163,6 @@ def multi_head(tokens: int, embed_dim: int) -> Figure:
         ax.text(*above, name, fontsize=11, **MIDDLE)
 
     named("$X$", 0.1, middle, "neutral", "neutral")
-    roles = {"Q": "query", "K": "key", "V": "value"}
     for i, (letter, role) in enumerate(roles.items()):
         y = middle + 0.95 * (1 - i)
         arrow(ax, (0.7, middle), (0.92, y), role)
@@ -170,7 +172,7 @@ def multi_head(tokens: int, embed_dim: int) -> Figure:
         for head, at in ((1, 2.4), (2, 0.92)):
             lower = at + 0.44 * (1 - i)
             arrow(ax, (2.22, y), (2.66, lower), role)
-            slices(2.7, lower, role)
+            slices(2.7, lower, role, first=head)
             ax.text(3.11, lower, f"${letter}_{head}$", fontsize=11, **MIDDLE)
             arrow(ax, (3.24, lower), (3.47, at + 0.12 * (1 - i)), role)
     for head, y in ((1, 2.4), (2, 0.92)):
