@@ -130,7 +130,7 @@ def paths(rows: Mapping[str, Sequence[str | None]]) -> Figure:
 def multi_head(tokens: int, embed_dim: int) -> Figure:
     """Draw a layer of attention with two heads, from its tokens to its output.
 
-    Queries, keys and values have the colors of their roles, darker for head 1.
+    Queries, keys and values have the colors of their roles, faint for head 2.
 
     Raises:
         ValueError: an odd ``embed_dim``, which two heads do not divide.
