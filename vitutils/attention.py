@@ -134,7 +134,7 @@ class MultiHeadAttention(nn.Module):
             out, weights = self.attention(q, k, v, mask)
         else:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-            if mask is not None:  # some kernels mix values without any key
+            if mask is not None:  # a row with no allowed key must give 0
                 out = out.masked_fill(~mask.any(dim=-1, keepdim=True), 0.0)
         out = out.transpose(1, 2).reshape(B, N, D)  # heads side by side
         out = self.dropout(self.proj(out))
