@@ -91,8 +91,8 @@ def attention_relevance(
 ) -> Tensor:
     """Return which patches speak for a class, all layers together.
 
-    Each weight counts as much as the class's logit gains by it: times its
-    gradient, where that is positive, a mean over heads.
+    Each weight times its gradient is, to first order, what the class's logit
+    gains by it. What is positive counts, as a mean over heads.
 
     Args:
         model, images, query: as in ``attention_maps``.
