@@ -91,7 +91,7 @@ def attention_relevance(
 ) -> Tensor:
     """Return which patches speak for a class, all layers together.
 
-    Each weight times its gradient is, to first order, what the class's logit
+    To first order, a weight times its gradient is what the class's logit
     gains by it. What is positive counts, as a mean over heads.
 
     Args:
