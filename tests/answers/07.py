@@ -48,13 +48,8 @@ def parameters(
 def parameters(
     *, image_size, patch_size, in_channels, num_classes, embed_dim, depth, mlp_dim
 ):
-    D = embed_dim
-    embeddings = (
-        patch_size**2 * in_channels * D
-        + D
-        + D
-        + ((image_size // patch_size) ** 2 + 1) * D
-    )
+    D, tokens = embed_dim, (image_size // patch_size) ** 2 + 1
+    embeddings = (patch_size**2 * in_channels + 2 + tokens) * D
     return embeddings + depth * (12 * D * D + 13 * D) + 2 * D + (D + 1) * num_classes
 
 
