@@ -1,6 +1,6 @@
 # %% 1 right: counting up
 def images_that_fit(memory, checkpointing):
-    block = block_bytes(197, 768, 3072, 12, fused=True)
+    block = block_bytes(197, 768, 3072, 12)
     one = 12 * 4 * 197 * 768 + block if checkpointing else 12 * block
     images = 0
     while 16 * 86_567_656 + (images + 1) * one <= memory:
@@ -22,27 +22,27 @@ def math_floor(x):
 
 # %% 1 wrong: the state is forgotten
 def images_that_fit(memory, checkpointing):
-    block = block_bytes(197, 768, 3072, 12, fused=True)
+    block = block_bytes(197, 768, 3072, 12)
     one = 12 * 4 * 197 * 768 + block if checkpointing else 12 * block
     return int(memory // one)
 
 
 # %% 1 wrong: inputs alone
 def images_that_fit(memory, checkpointing):
-    block = block_bytes(197, 768, 3072, 12, fused=True)
+    block = block_bytes(197, 768, 3072, 12)
     one = 12 * 4 * 197 * 768 if checkpointing else 12 * block
     return int((memory - 16 * 86_567_656) // one)
 
 
 # %% 1 wrong: checkpointing is forgotten
 def images_that_fit(memory, checkpointing):
-    block = block_bytes(197, 768, 3072, 12, fused=True)
+    block = block_bytes(197, 768, 3072, 12)
     return int((memory - 16 * 86_567_656) // (12 * block))
 
 
 # %% 1 wrong: one block of twelve
 def images_that_fit(memory, checkpointing):
-    block = block_bytes(197, 768, 3072, 12, fused=True)
+    block = block_bytes(197, 768, 3072, 12)
     return int((memory - 16 * 86_567_656) // block)
 
 
