@@ -118,8 +118,9 @@ from vitutils.data import DATA, Dataset, augmentation, load
 from vitutils.data.splits import MemorySplit, generator, strengthen
 from vitutils.deit import DistilledVisionTransformer
 from vitutils.distill import ConvNet, Teacher, hard_distillation, soft_distillation
-from vitutils.engine.checkpoints import load_model, save_model, write_atomically
+from vitutils.engine.checkpoints import load_model, save_model
 from vitutils.engine.large_step import LargeStep
+from vitutils.engine.writing import write_atomically
 from vitutils.pretrained import at_image_size
 from vitutils.train import evaluate, fit, warmup_cosine
 from vitutils.vit import VisionTransformer

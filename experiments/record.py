@@ -16,8 +16,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from vitutils.data.files import CORES
-from vitutils.engine.machine import machine, write_json
+from vitutils.engine.machine import CORES, machine, write_json
 
 
 def record(path, tasks, run, *, settings, command, workers=None):

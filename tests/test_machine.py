@@ -9,9 +9,8 @@ from importlib.metadata import version
 import pytest
 import torch
 
-from vitutils.data.files import CORES
 from vitutils.engine import machine as module
-from vitutils.engine.machine import device_name, machine, write_json
+from vitutils.engine.machine import CORES, device_name, machine, write_json
 
 
 def test_json_is_written_for_people_too(tmp_path):

@@ -16,8 +16,8 @@ from studies import TASKS, await_that, deadly, double, intrude
 
 from experiments.record import record
 from vitutils.data import DATA
-from vitutils.engine.checkpoints import write_atomically
 from vitutils.engine.machine import machine, write_json
+from vitutils.engine.writing import write_atomically
 
 REAL = (DATA / "results" / "looks.json").read_bytes()
 

@@ -38,10 +38,11 @@ from vitutils.data import load as load_dataset
 from vitutils.data.datasets import NAMED, HeldOut, folder_of, stratified
 from vitutils.data.preprocessing import Preprocessing, printable
 from vitutils.data.splits import Split, StreamedSplit
-from vitutils.engine.checkpoints import is_checkpoint, write_atomically
+from vitutils.engine.checkpoints import is_checkpoint
 from vitutils.engine.exported import held_out_of
 from vitutils.engine.machine import write_json
 from vitutils.engine.strangers import listed, shown
+from vitutils.engine.writing import write_atomically
 from vitutils.train import Evaluation, fit
 from vitutils.train import evaluate as answers_of
 

@@ -33,8 +33,8 @@ from vitutils.cli.options import add_options, folder_name, positive
 from vitutils.cli.parts import device_of
 from vitutils.data import files
 from vitutils.data.preprocessing import Preprocessing
-from vitutils.engine.checkpoints import write_atomically
 from vitutils.engine.strangers import shown
+from vitutils.engine.writing import write_atomically
 from vitutils.train import fit
 
 BATCH = 32

@@ -28,11 +28,11 @@ from tqdm import tqdm
 from vitutils.data.download import alone, fetch, tidy
 from vitutils.data.index import kept
 from vitutils.data.shards import content, scan_shards
+from vitutils.engine.machine import CORES
 
 # Class names, training images and labels, test images and labels.
 Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
 
-CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 GRAY_MODES = ("1", "L", "LA")  # Pillow's names; "I" and "F" have more than 8 bits
 # Pillow knows more, among them PostScript, which is a program: it lets `gs` run it.
 FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")

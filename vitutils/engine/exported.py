@@ -23,11 +23,11 @@ from vitutils.engine.checkpoints import (
     in_utf8,
     is_checkpoint,
     read_held_out,
-    write_atomically,
 )
 from vitutils.engine.machine import write_json
 from vitutils.engine.strangers import reason
 from vitutils.engine.weights import Weights
+from vitutils.engine.writing import write_atomically
 
 Format = Literal["onnx", "torchscript", "pt2"]
 ENDINGS = {"onnx": ".onnx", "torchscript": ".torchscript", "pt2": ".pt2"}

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 from datetime import date
 from pathlib import Path
@@ -9,8 +10,10 @@ from typing import Any
 
 import torch
 
-from vitutils.data.files import CORES
-from vitutils.engine.checkpoints import write_atomically
+from vitutils.engine.writing import write_atomically
+
+# Those that this process may use.
+CORES = len(getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count()))(0))
 
 
 def write_json(content: Any, path: str | Path) -> None:
