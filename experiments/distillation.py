@@ -113,6 +113,7 @@ from torch import Tensor
 from experiments import transfer
 from experiments.contrasts import corrected, paired, unpaired
 from experiments.record import record, reload
+from experiments.starts import enlarged
 from experiments.students import both_learn_the_labels, measure
 from vitutils.data import DATA, Dataset, augmentation, load
 from vitutils.data.splits import MemorySplit, generator, strengthen
@@ -384,14 +385,6 @@ def planned(runs: list[dict]) -> str:
 @cache
 def cifar(data: str) -> Dataset:
     return load(data)
-
-
-def enlarged(split: MemorySplit, size: int) -> MemorySplit:
-    """Return a split whose images have ``size`` pixels a side."""
-    if size == split.image_size:
-        return split
-    images = F.interpolate(split.images.float(), (size, size), mode="bilinear")
-    return replace(split, images=images.round().to(torch.uint8))
 
 
 def drawn(data: str, seed: int, augment: str) -> MemorySplit:
