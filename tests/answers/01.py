@@ -1,26 +1,77 @@
-# %% 1 right: computed
-row_a = [math.exp(x) / (math.e + 1 + math.sqrt(math.e)) for x in (1, 0, 0.5)]
-slopes_a = [row_a[0] * ((i == 0) - a) for i, a in enumerate(row_a)]
+# %% 1 right: variances add up
+def spread(D, d_k):
+    return math.sqrt(d_k * (D * 0.02**2) ** 2)
 
-# %% 1 right: by autograd
-new = torch.tensor([1.0, 0.0, 0.5], requires_grad=True)
-row_a = new.softmax(dim=0)
-slopes_a = torch.autograd.grad(row_a[0], new, retain_graph=True)[0]
 
-# %% 1 wrong: the weights halved, not the logits
-row_a = weights3[0] / 2
-slopes_a = (0.25, -0.09, -0.16)
+def small_start(d_k):
+    layers = [nn.Linear(384, d_k, bias=False) for _ in range(2)]
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=0.02)
+    tokens = torch.randn(16, 64, 384)
+    return [layer(tokens) for layer in layers]
 
-# %% 1 wrong: slopes of an absolute value
-row_a = (0.506, 0.186, 0.307)
-slopes_a = (0.25, 0.09, 0.16)
 
-# %% 1 wrong: words
-row_a, slopes_a = "more even", "less steep"
+# %% 1 right: measured, and even weights
+def spread(D, d_k):
+    x, y = torch.randn(2, 200, D)
+    w_q, w_k = 0.02 * torch.randn(2, D, d_k)
+    return ((x @ w_q) @ (y @ w_k).T).std()
+
+
+def small_start(d_k):
+    w = 0.02 * math.sqrt(12) * (torch.rand(384, 2 * d_k) - 0.5)
+    return (torch.randn(16, 64, 384) @ w).chunk(2, dim=-1)
+
+
+# %% 1 wrong: the variance
+def spread(D, d_k):
+    return d_k * (D * 0.02**2) ** 2
+
+
+def small_start(d_k):
+    tokens = torch.randn(16, 64, 384)
+    w_q, w_k = 0.02 * torch.randn(2, 384, d_k)
+    return tokens @ w_q, tokens @ w_k
+
+
+# %% 1 wrong: one layer for both
+def spread(D, d_k):
+    return D * 0.02**2 * d_k**0.5
+
+
+def small_start(d_k):
+    q = torch.randn(16, 64, 384) @ (0.02 * torch.randn(384, d_k))
+    return q, q
+
+
+# %% 1 wrong: PyTorch's own start
+def spread(D, d_k):
+    return D * 0.02**2 * d_k**0.5
+
+
+def small_start(d_k):
+    return as_initialized(d_k)
+
+
+# %% 1 wrong: the deviation of one entry
+def spread(D, d_k):
+    return D**0.5 * 0.02
+
+
+# %% 1 wrong: divided already
+def spread(D, d_k):
+    return D * 0.02**2
+
 
 # %% 1 wrong: hard-coded
-row_a = [0.665, 0.090, 0.245]
-slopes_a = [0.223, -0.060, -0.163]
+def spread(D, d_k):
+    return 1.22882
+
+
+def small_start(d_k):
+    tokens = torch.randn(16, 64, 384)
+    w_q, w_k = 0.02 * torch.randn(2, 384, d_k)
+    return tokens @ w_q, tokens @ w_k
 
 
 # %% 2 right: patch by patch
