@@ -116,7 +116,7 @@ def insert_token(vit, deit):
 
 # %% 2 wrong: hard-coded
 def insert_token(vit, deit):
-    return load_model(CHECKPOINT)
+    return load_model(CHECKPOINTS / "deit_fashion_mnist.safetensors")
 
 
 # %% 3 right: by reshape
@@ -210,5 +210,7 @@ def repair(model, images, labels):
 
 # %% 4 wrong: hard-coded
 def repair(model, images, labels):
-    model.head_dist = load_model(CHECKPOINT).head_dist
+    model.head_dist = load_model(
+        CHECKPOINTS / "deit_fashion_mnist.safetensors"
+    ).head_dist
     return model
