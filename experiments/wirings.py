@@ -27,10 +27,11 @@ The four seeds again, once with 400 steps at 3e-4, and once each wiring but plai
 100 steps at 1e-3 from PyTorch's default weights, which are smaller. And is a stack
 without a residual unable to learn, or only late? Four blocks of plain and of the norm
 alone, 1,500 steps at 1e-3. Does LayerScale let twelve blocks of the residual alone
-learn from Xavier's weights, in 100 steps at 3e-3? And do eight without it stay at
-chance, from which the chapter's third exercise starts? These eight have all four rates;
-the other arms have one, not tuned, so those can show that a stack learns; of one that
-does not they say little.
+learn from Xavier's weights, in 100 steps at 3e-3, and does it do so from 1, where it
+changes nothing at first? And do eight without it stay at chance, from which the
+chapter's third exercise starts? These eight have all four rates; the other arms have
+one, not tuned, so those can show that a stack learns; of one that does not they say
+little.
 """
 
 import math
@@ -58,6 +59,7 @@ AFTERWARDS += [
 ]
 AFTERWARDS += [{"wiring": "residual alone", "lr": 3e-3, "scale": 1e-5}]
 AFTERWARDS += [{"wiring": "residual alone", "depth": 8, "lr": lr} for lr in RATES]
+AFTERWARDS += [{"wiring": "residual alone", "lr": 3e-3, "scale": 1.0}]
 SETTINGS = {"embed_dim": 32, "num_heads": 2, "mlp_dim": 128, "steps": 100, "batch": 64}
 ABOUT = {"wirings": "chapter 4's five wirings of a block, at 4 and 12 blocks"}
 
