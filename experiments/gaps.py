@@ -2,17 +2,17 @@
 
     python -m experiments gaps                 # about ten minutes on one core
 
-What chapter 9 asks: it takes patches away from networks that never saw an image with
-a gap, and compares two networks that were trained once each. Do its leads outlast a
-training with gaps, and is what differs between its two networks due to the crops?
+What chapter 16 asks: it takes patches away from a network that never saw an image with
+a gap. Do its leads outlast a training with gaps, and other seeds? And is what differs
+from the second network of chapter 9 due to the crops that this learned from?
 
 The analysis, fixed before the runs:
 
 - Arms: ``flips``, the shipped ViT's augmentation; ``crops``, that of the second network
-  of the chapter; ``gaps``, flips and, in each step, a random number of 0 to 8 of the
+  of chapter 9; ``gaps``, flips and, in each step, a random number of 0 to 8 of the
   16 patches removed, other ones in each image. Three seeds each, all else alike: the
   shape and the recipe of the shipped networks, two epochs, from new weights.
-- On the chapter's 1,000 validation images, by which nothing is chosen: which share of
+- On the chapters' 1,000 validation images, by which nothing is chosen: which share of
   the answers stays without four patches (two, in ``two``), removed or painted black,
   for the chapter's orders; ``another's`` is rollout of the next image with the same
   answer. ``empty`` and ``object`` take four random patches of a kind, in images that
@@ -41,7 +41,7 @@ from vitutils.vit import VisionTransformer
 
 ARMS, SEEDS = ("flips", "crops", "gaps"), (0, 1, 2)
 SETTINGS = {"epochs": 2, "most": 8, "gone": 4, "images": 1000, "empty": 0.1}
-ABOUT = {"gaps": "chapter 9's networks, trained with crops, with gaps and without"}
+ABOUT = {"gaps": "chapter 16's networks, trained with crops, with gaps and without"}
 
 
 class Gappy(VisionTransformer):

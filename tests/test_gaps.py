@@ -1,4 +1,4 @@
-"""The study of chapter 9: what it runs, and that the record is its own."""
+"""The study of chapter 16: what it runs, and that the record is its own."""
 
 import json
 from dataclasses import replace

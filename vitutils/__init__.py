@@ -18,11 +18,12 @@ CHAPTERS = {
     6: {"embeddings": ["Embeddings"]},
     7: {"vit": ["VisionTransformer"]},
     8: {"train": ["Step", "evaluate", "fit", "parameter_groups", "warmup_cosine"]},
-    9: {"maps": ["attention_maps", "attention_relevance", "attention_rollout"]},
+    9: {"maps": ["attention_maps", "attention_rollout"]},
     10: {"deit": ["DistilledVisionTransformer"]},
     11: {"distill": ["ConvNet", "Teacher", "hard_distillation", "soft_distillation"]},
     12: {},  # the studies in experiments/
     13: {"pretrained": ["at_image_size", "load_pretrained"]},
     14: {"processes": ["joined", "replicate", "share"]},
     15: {},  # what a training costs, measured
+    16: {"maps": ["attention_relevance"]},
 }

@@ -695,7 +695,7 @@
         "div",
         {},
         "Choose a patch to erase it, again to bring it back. ",
-        chapter(9, "09_attention_maps", "the-picture-to-remember-take-away-what-the-map-shows"),
+        chapter(16, "16_testing_maps", "the-picture-to-remember-take-away-what-the-map-shows"),
       ),
     );
 
@@ -710,7 +710,7 @@
         "div",
         {},
         "Attention: ",
-        chapter(9, "09_attention_maps", "most-answers-do-not-need-the-last-attention"),
+        chapter(16, "16_testing_maps", "most-answers-do-not-need-the-last-attention"),
         ", MLP: ",
         chapter(3, "03_mlp", "what-attention-leaves-undone"),
         ", heads: ",
