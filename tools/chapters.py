@@ -50,7 +50,6 @@ CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
 SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "00_on_one_page": 45,
     "08_training": 70,
-    "09_attention_maps": 45,
     "11_distillation": 55,
     "12_deit_experiments": 35,
     "13_pretrained_weights": 42,
