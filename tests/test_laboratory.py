@@ -677,8 +677,8 @@ SENT = {
     "06_embeddings": ("Break", "no positions"),
     "07_vision_transformer": ("Break", "broken, Trouser (100 %)."),
     "08_training": ("Learn", "broken"),
-    "10_distillation_token": ("Run", "Dress, with 52 %. That is its label, too."),
     "16_testing_maps": ("Break", "broken, Ankle boot (94 %)."),
+    "10_distillation_token": ("Run", "Dress, with 52 %. That is its label, too."),
 }
 
 
