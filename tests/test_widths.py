@@ -60,6 +60,21 @@ def test_an_arm_is_what_its_name_says():
     torch.testing.assert_close(gap, zero, atol=1e-5, rtol=0)
 
 
+def test_a_constant_and_equal_weights_stand_in_for_attention():
+    x = torch.randn(2, 8, widths.D)
+    constant = widths.new_model("block, norms, one constant, no GELU")
+    torch.testing.assert_close(constant(x)[:, :1], constant(x[:, :1]))
+    bare = constant(x)
+    constant.constant.data.zero_()
+    assert not torch.allclose(constant(x), bare)
+    block = widths.new_model("block, norms, equal weights, no GELU")
+    equal, block.equal = block(x), False
+    assert not torch.allclose(block(x), equal)
+    for of in block.attn.qkv.parameters():  # without queries and keys they are equal
+        of.data[: 2 * widths.D] = 0
+    torch.testing.assert_close(block(x), equal)
+
+
 @pytest.mark.parametrize("arm", ["MLP of 16", "attention", widths.BLOCKS[0]])
 def test_a_network_is_trained_and_measured(monkeypatch, arm):
     monkeypatch.setitem(widths.ARMS, arm, 3)
