@@ -94,87 +94,109 @@ def multiplier():
     return lambda ab: torch.stack((ab.prod(dim=1), 0 * ab[:, 0]), dim=1)
 
 
-# %% 3 right: by state
-def as_convolution(mlp):
-    hidden, width = mlp.fc1.weight.shape
-    conv = nn.Sequential(
-        nn.Conv2d(width, hidden, kernel_size=1),
-        nn.GELU(),
-        nn.Conv2d(hidden, width, kernel_size=1),
-    )
-    for i, fc in ((0, mlp.fc1), (2, mlp.fc2)):
-        state = {"weight": fc.weight.view(*fc.weight.shape, 1, 1), "bias": fc.bias}
-        conv[i].load_state_dict(state)
-    return conv
+# %% 3 right: two layers' weights in other words
+units = 23
 
 
-# %% 3 right: with the MLP's own activation and no gradient
-@torch.no_grad()
-def as_convolution(mlp):
-    first = nn.Conv2d(mlp.fc1.in_features, mlp.fc1.out_features, (1, 1))
-    last = nn.Conv2d(mlp.fc2.in_features, mlp.fc2.out_features, (1, 1))
-    first.weight.copy_(mlp.fc1.weight.unsqueeze(-1).unsqueeze(-1))
-    last.weight.copy_(mlp.fc2.weight.unsqueeze(-1).unsqueeze(-1))
-    first.bias.copy_(mlp.fc1.bias)
-    last.bias.copy_(mlp.fc2.bias)
-    return nn.Sequential(first, mlp.act, last)
-
-
-# %% 3 wrong: the weights are not carried over
-def as_convolution(mlp):
-    D, M = mlp.fc1.in_features, mlp.fc1.out_features
-    return nn.Sequential(nn.Conv2d(D, M, 1), nn.GELU(), nn.Conv2d(M, D, 1))
-
-
-# %% 3 wrong: no activation
-def as_convolution(mlp):
-    convs = []
-    for fc in (mlp.fc1, mlp.fc2):
-        conv = nn.Conv2d(fc.in_features, fc.out_features, 1)
-        conv.weight.data = fc.weight.data[:, :, None, None]
-        conv.bias.data = fc.bias.data
-        convs.append(conv)
-    return nn.Sequential(*convs)
-
-
-# %% 3 wrong: layers in the wrong order
-def as_convolution(mlp):
-    D, M = mlp.fc1.in_features, mlp.fc1.out_features
-    return nn.Sequential(nn.Conv2d(M, D, 1), nn.GELU(), nn.Conv2d(D, M, 1))
-
-
-# %% 3 wrong: the MLP itself beside an unused convolution
-class Moved(nn.Module):
-    def __init__(self, mlp):
+class SwiGLU(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
         super().__init__()
-        self.mlp, self.conv = mlp, nn.Conv2d(1, 1, 1)
+        self.out = nn.Linear(mlp_dim, embed_dim, bias=False)
+        self.value = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.gate = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.act = nn.SiLU()
 
     def forward(self, x):
-        return self.mlp(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.out(self.value(x) * self.act(self.gate(x)))
 
 
-def as_convolution(mlp):
-    return Moved(mlp)
+# %% 3 right: the formula, the units counted
+units = max(m for m in range(1, 100) if 3 * D * m <= 552)
 
 
-# %% 3 wrong: a weight that is no parameter
-def as_convolution(mlp):
-    convs = []
-    for fc in (mlp.fc1, mlp.fc2):
-        conv = nn.Conv2d(fc.in_features, fc.out_features, 1)
-        conv.weight = fc.weight[:, :, None, None]
-        conv.bias = fc.bias
-        convs.append(conv)
-    return nn.Sequential(convs[0], nn.GELU(), convs[1])
+class SwiGLU(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.gate, self.value = (
+            nn.Linear(embed_dim, mlp_dim, bias=False) for _ in range(2)
+        )
+        self.out = nn.Linear(mlp_dim, embed_dim, bias=False)
+
+    def forward(self, x):
+        z = self.gate(x)
+        return self.out(z / (1 + (-z).exp()) * self.value(x))
+
+
+# %% 3 wrong: as wide as the MLP, so larger
+units = 4 * D
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.gate = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.value = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.out = nn.Linear(mlp_dim, embed_dim, bias=False)
+
+    def forward(self, x):
+        return self.out(F.silu(self.gate(x)) * self.value(x))
+
+
+# %% 3 wrong: both results bent
+units = 23
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.gate = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.value = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.out = nn.Linear(mlp_dim, embed_dim, bias=False)
+
+    def forward(self, x):
+        return self.out(F.silu(self.gate(x)) * F.silu(self.value(x)))
+
+
+# %% 3 wrong: a GELU bends
+units = 23
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.gate = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.value = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.out = nn.Linear(mlp_dim, embed_dim, bias=False)
+
+    def forward(self, x):
+        return self.out(F.gelu(self.gate(x)) * self.value(x))
+
+
+# %% 3 wrong: far too few units to learn it
+units = 4
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.gate = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.value = nn.Linear(embed_dim, mlp_dim, bias=False)
+        self.out = nn.Linear(mlp_dim, embed_dim, bias=False)
+
+    def forward(self, x):
+        return self.out(F.silu(self.gate(x)) * self.value(x))
 
 
 # %% 3 wrong: hard-coded
-def as_convolution(mlp):
-    conv = nn.Sequential(nn.Conv2d(6, 24, 1), nn.GELU(), nn.Conv2d(24, 6, 1))
-    for fc, to in ((mlp.fc1, conv[0]), (mlp.fc2, conv[2])):
-        to.weight.data = fc.weight.data[:24, :24, None, None]
-        to.bias.data = fc.bias.data
-    return conv if mlp.fc1.in_features == 6 else None
+class SwiGLU(nn.Module):
+    def __init__(self, embed_dim, mlp_dim):
+        super().__init__()
+        self.gate = nn.Linear(embed_dim, 23, bias=False)
+        self.value = nn.Linear(embed_dim, 23, bias=False)
+        self.out = nn.Linear(23, embed_dim, bias=False)
+
+    def forward(self, x):
+        return products(x)
 
 
 # %% 4 right: what the second layer is given
