@@ -1,4 +1,4 @@
-"""The study of chapter 13's starts: what it runs, and that the record is its own."""
+"""The study of chapter 17's starts: what it runs, and that the record is its own."""
 
 import json
 

@@ -52,9 +52,9 @@ SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "08_training": 70,
     "11_distillation": 55,
     "12_deit_experiments": 35,
-    "13_pretrained_weights": 42,
     "14_several_processes": 40,
     "15_training_costs": 40,
+    "17_fine_tuning": 35,
 }
 # Under these, outputs are made and compared: two threads stall where a neighbor keeps a
 # core busy.

@@ -26,4 +26,5 @@ CHAPTERS = {
     14: {"processes": ["joined", "replicate", "share"]},
     15: {},  # what a training costs, measured
     16: {"maps": ["attention_relevance"]},
+    17: {},  # the study experiments/starts.py
 }

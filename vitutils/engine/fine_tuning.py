@@ -28,13 +28,14 @@ def freeze(model: nn.Module) -> None:
 def layer_groups(
     model: nn.Module, weight_decay: float, *, lr: float, layer_decay: float
 ) -> list[dict]:
-    """Part the parameters as ``parameter_groups``, with a learning rate for each level.
+    """Part the parameters by level, each with a learning rate of its own.
 
-    The head and the norm before it have the whole rate, each block ``layer_decay``
-    times that of the one above, and the embeddings that of one more.
+    The head and the norm before it have the whole rate, each block
+    ``layer_decay`` times that of the one above, and the embeddings that of
+    one more. Which weights decay is for ``parameter_groups`` to say.
 
     Args:
-        model: a ``VisionTransformer`` or ``DistilledVisionTransformer``.
+        model: a ViT or DeiT of the book's.
         weight_decay: AdamW's decay for the weights.
         lr: learning rate of the head.
         layer_decay: in (0, 1]; 1: one rate for all.
