@@ -167,7 +167,8 @@ def on_photographs(task: dict) -> dict:
         words += ["--image-size", "32"]
         if task["start"] != "new":
             words += ["--init", str(FILE)]
-            words += WAYS.get(task["start"], [[]])[0]
+            options, _ = WAYS.get(task["start"], ([], ()))
+            words += options
         else:
             for key in ("patch_size", "embed_dim", "depth", "num_heads", "mlp_dim"):
                 words += [f"--{key.replace('_', '-')}", str(config[key])]
