@@ -91,6 +91,15 @@ included, none with twice the epochs - hard, and - soft, tuned, with the usual o
 (four). "recipe": each recipe with a piece missing - the whole one (seven), and the
 whole one - none (one). "controls": each - none, and each - hard (eight).
 
+Of "transfer" and "finer" no run had been made when this was written. "transfer", five
+seeds, each of the two sets and three ways by itself: hard - none, whether a teacher's
+student is worth more elsewhere (a family of six); none - fresh, whether anything was
+learned at all (six); none - pixels, by neighbors and by the linear classifier (four).
+A set's images are drawn with the seed, so that all is paired. "finer", three seeds: 48
+pixels - 32 for each of the three ways of learning on (three), and at 48 pixels token by
+the teacher - token by the labels (one). Three seeds show differences of two points or
+so, and no smaller ones.
+
 Beside test accuracies stand those of the validation images and of 2,000 training
 images; they decide nothing. Trained teachers and the students of the main part lie in
 runs/distillation, under names that say their seed alone: who moves the record away
