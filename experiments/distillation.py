@@ -91,14 +91,18 @@ included, none with twice the epochs - hard, and - soft, tuned, with the usual o
 (four). "recipe": each recipe with a piece missing - the whole one (seven), and the
 whole one - none (one). "controls": each - none, and each - hard (eight).
 
-Of "transfer" and "finer" no run had been made when this was written. "transfer", five
-seeds, each of the two sets and three ways by itself: hard - none, whether a teacher's
-student is worth more elsewhere (a family of six); none - fresh, whether anything was
-learned at all (six); none - pixels, by neighbors and by the linear classifier (four).
-A set's images are drawn with the seed, so that all is paired. "finer", three seeds: 48
-pixels - 32 for each of the three ways of learning on (three), and at 48 pixels token by
-the teacher - token by the labels (one). Three seeds show differences of two points or
-so, and no smaller ones.
+Of "few", "transfer" and "finer" no run had been made when this was written. "few",
+three seeds, asks whether the recipe pays where images are seen often enough to be
+learned by heart, as in the paper's 300 epochs: a tenth of a seed's images, ten times
+the epochs, the whole recipe - none and CutMix alone - none (a family of two), and the
+whole recipe - none less the same difference with all images and 20 epochs (one).
+"transfer", five seeds, each of the two sets and three ways by itself: hard - none,
+whether a teacher's student is worth more elsewhere (a family of six); none - fresh,
+whether anything was learned at all (six); none - pixels, by neighbors and by the linear
+classifier (four). A set's images are drawn with the seed, so that all is paired.
+"finer", three seeds: 48 pixels - 32 for each of the three ways of learning on (three),
+and at 48 pixels token by the teacher - token by the labels (one). Three seeds show
+differences of two points or so, and no smaller ones.
 
 Beside test accuracies stand those of the validation images and of 2,000 training
 images; they decide nothing. Trained teachers and the students of the main part lie in
@@ -206,6 +210,7 @@ PARTS = {  # in the order in which they run; those that choose run in any case
     "SGD rates": "four",
     "SGD": "in AdamW's place, at the best of these",
     "recipe": "the paper's, and one piece missing at a time",
+    "few": "the same on a tenth of the images, ten times as often",
     "transfer": "to clothes and digits: neighbors, linear, fine-tuned",
     "finer": "five epochs more, at 32 and at 48 pixels, with and without a teacher",
 }
@@ -324,6 +329,13 @@ def tasks_of(part: str, chosen: dict) -> list[dict]:
             student("none", seed, augment="strong crops", **recipe)
             for recipe, seed in product(recipes, THREE)
         ]
+    if part == "few":
+        often = {"images": IMAGES // 10, "epochs": 10 * EPOCHS}
+        kinds = ({}, {"cutmix": FULL["cutmix"]}, {"augment": "strong crops"} | FULL)
+        return [
+            student("none", seed, **often, **kind)
+            for seed, kind in product(THREE, kinds)
+        ]
     if part == "finer":
         ways = (("none", "labels"), ("token", "labels"), ("token", "teacher"))
         return [
@@ -364,7 +376,7 @@ def minutes(task: dict) -> float:
         each += 0.25
     if task.get("randaugment"):
         each += 0.55
-    return task["epochs"] * IMAGES * each / 60_000 + 0.15
+    return task["epochs"] * task.get("images", IMAGES) * each / 60_000 + 0.15
 
 
 def planned(runs: list[dict]) -> str:
@@ -396,11 +408,11 @@ def cifar(data: str) -> Dataset:
     return load(data)
 
 
-def drawn(data: str, seed: int, augment: str) -> MemorySplit:
-    """Return the training images of a seed."""
+def drawn(data: str, seed: int, augment: str, images: int | None = None) -> MemorySplit:
+    """Return the training images of a seed, or the first of them."""
     train = cifar(data).train
     order = torch.randperm(len(train), generator=generator("images", seed))
-    return replace(train.subset(order[:IMAGES]), augment=AUGMENTS[augment])
+    return replace(train.subset(order[: images or IMAGES]), augment=AUGMENTS[augment])
 
 
 def is_noted(task: dict) -> bool:
@@ -538,7 +550,7 @@ def whole_image(logits: Tensor, both: Tensor) -> Tensor:
 def train_student(task: dict, data: str) -> dict:
     """Train a student and measure it after its last epoch; see ``measure``."""
     model = answers = None
-    train = drawn(data, task["seed"], task["augment"])
+    train = drawn(data, task["seed"], task["augment"], task.get("images"))
     if task.get("teacher") == "student":
         model = trained_student("none", task["seed"], data)
     elif "teacher" in task or task["part"] in ("main", "rates", *SEARCH):

@@ -219,6 +219,7 @@ def shorter(part, **which):
         {"part": "crops", "arm": "hard"},
         {"part": "SGD", "arm": "none"},
         {"part": "recipe", "arm": "none", "randaugment": 9},
+        {"part": "few", "arm": "none", "cutmix": 1.0},
     ],
     ids=lambda task: " ".join(map(str, task.values())),
 )
@@ -244,6 +245,8 @@ def test_the_arms_of_a_seed_share_images_and_seeds_do_not(small):
     first, again, other = (study.drawn("noise", seed, "flips") for seed in (0, 0, 1))
     assert torch.equal(first.images, again.images)
     assert len(first) == 90 and not torch.equal(first.labels, other.labels)
+    few = study.drawn("noise", 0, "flips", 9)
+    assert torch.equal(few.images, first.images[:9])
 
 
 def test_a_noted_teacher_says_of_each_crop_what_it_would_say(small):
