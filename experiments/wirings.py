@@ -23,7 +23,7 @@ The analysis, fixed before the runs:
 
 Asked after these runs had been seen (AFTERWARDS), and so told apart from them: is it
 the wiring, the time or the start that keeps twelve blocks of post-norm from learning?
-The four seeds again, once with 400 steps at 3e-4, and once each wiring but plain with
+The four seeds again, once with 400 steps at 3e-4, and once each wiring with
 100 steps at 1e-3 from PyTorch's default weights, which are smaller. And is a stack
 without a residual unable to learn, or only late? Four blocks of plain and of the norm
 alone, 1,500 steps at 1e-3. Does LayerScale let twelve blocks of the residual alone
@@ -53,7 +53,7 @@ ARMS = [(wiring, 0) for wiring in WIRINGS] + [("post-norm", 30), ("pre-norm", 30
 DEPTHS, RATES = (4, 12), (3e-4, 1e-3, 3e-3, 1e-2)
 TUNING, SEEDS = (100, 101), (0, 1, 2, 3)
 AFTERWARDS = [{"wiring": "post-norm", "lr": 3e-4, "steps": 400}]
-AFTERWARDS += [{"wiring": w, "lr": 1e-3, "start": "default"} for w in WIRINGS[1:]]
+AFTERWARDS += [{"wiring": w, "lr": 1e-3, "start": "default"} for w in WIRINGS]
 AFTERWARDS += [
     {"wiring": w, "depth": 4, "lr": 1e-3, "steps": 1500} for w in WIRINGS[:2]
 ]
