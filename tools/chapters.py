@@ -49,7 +49,7 @@ PATH = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", ""
 CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
 SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "00_on_one_page": 45,
-    "08_training": 70,
+    "08_training": 45,
     "11_distillation": 55,
     "12_deit_experiments": 35,
     "14_several_processes": 40,
