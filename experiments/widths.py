@@ -70,11 +70,19 @@ ARMS |= {"MLP of 16, start x 2": 200, "MLP of 16, start x 4": 200}
 ARMS |= {"block, norms, equal weights, no GELU": 200}
 ARMS |= {"block, norms, one constant, no GELU": 200}
 ARMS |= {"MLP of 32, 400 steps": 400}
+WIDE = ", 16 features"  # in place of D
+for kind in ("attention", "equal weights", "one constant"):
+    ARMS |= {f"block, norms, {kind}, no GELU{WIDE}": 200}
 RATES = (0.005, 0.007, 0.01, 0.014, 0.02, 0.028, 0.04)
 RATES += (0.056, 0.08, 0.11, 0.16, 0.22, 0.32, 0.45)
 TUNING, SEEDS = (100, 101, 102), (0, 1, 2, 3, 4)
 SETTINGS = {"features": D, "batch": [32, 8], "s": 0.3}
 ABOUT = {"widths": "chapter 3's networks on products, each at its own rate"}
+
+
+def features(arm: str) -> int:
+    """Return the width of an arm's tokens."""
+    return 16 if arm.endswith(WIDE) else D
 
 
 class Straight(MLP):
@@ -113,25 +121,25 @@ class SmallBlock(nn.Module):
 
     def __init__(self, arm: str) -> None:
         super().__init__()
-        kind = Straight if "no GELU" in arm else MLP
-        self.attn = MultiHeadAttention(embed_dim=D, num_heads=4)
-        self.mlp = kind(embed_dim=D, mlp_dim=4 * D)
-        self.read = nn.Linear(D, D)
+        kind, width = Straight if "no GELU" in arm else MLP, features(arm)
+        self.attn = MultiHeadAttention(embed_dim=width, num_heads=4)
+        self.mlp = kind(embed_dim=width, mlp_dim=4 * width)
+        self.read = nn.Linear(width, width)
         self.attend, self.normed = "no attention" not in arm, "no norms" not in arm
         self.equal, self.constant = "equal weights" in arm, None
         if "one constant" in arm:
-            self.constant = nn.Parameter(torch.randn(D))
+            self.constant = nn.Parameter(torch.randn(width))
 
     def norm(self, x: Tensor) -> Tensor:
         """Return tokens of mean 0 and deviation 1, or as they are."""
-        return F.layer_norm(x, (D,)) if self.normed else x
+        return F.layer_norm(x, x.shape[-1:]) if self.normed else x
 
     def forward(self, x: Tensor) -> Tensor:
         """Return new tokens (B, N, D) for tokens (B, N, D)."""
         if self.constant is not None:
             x = x + self.constant
         elif self.equal:  # each token gets the mean of all values
-            values = self.attn.qkv(self.norm(x))[..., 2 * D :]
+            values = self.attn.qkv(self.norm(x)).chunk(3, dim=-1)[2]
             x = x + self.attn.proj(values.mean(dim=-2, keepdim=True))
         elif self.attend:
             x = x + self.attn(self.norm(x))[0]
@@ -179,16 +187,17 @@ def train(task: dict) -> dict:
     """Train one network; return its error on 10,000 new tokens."""
     torch.manual_seed(task["seed"])
     model, steps = new_model(task["arm"]), ARMS[task["arm"]]
+    width = features(task["arm"])
     optimizer = torch.optim.Adam(model.parameters(), lr=task["lr"], fused=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for _ in range(steps):
-        x = torch.randn(*SETTINGS["batch"], D)
+        x = torch.randn(*SETTINGS["batch"], width)
         loss = F.mse_loss(model(x), products(x))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
-    x = torch.randn(1250, 8, D)
+    x = torch.randn(1250, 8, width)
     with torch.no_grad():
         error = (F.mse_loss(model(x), products(x)) / products(x).var()).item()
     return {"error": float(f"{error:.4g}") if math.isfinite(error) else None}
