@@ -75,7 +75,16 @@ def test_a_constant_and_equal_weights_stand_in_for_attention():
     torch.testing.assert_close(block(x), equal)
 
 
-@pytest.mark.parametrize("arm", ["MLP of 16", "attention", widths.BLOCKS[0]])
+WIDER = f"block, norms, equal weights, no GELU{widths.WIDE}"
+
+
+def test_a_wider_arm_has_wider_tokens():
+    assert widths.new_model(WIDER)(torch.randn(2, 8, 16)).shape == (2, 8, 16)
+    narrow = widths.new_model(WIDER.removesuffix(widths.WIDE))
+    assert narrow.read.in_features == widths.D
+
+
+@pytest.mark.parametrize("arm", ["MLP of 16", "attention", widths.BLOCKS[0], WIDER])
 def test_a_network_is_trained_and_measured(monkeypatch, arm):
     monkeypatch.setitem(widths.ARMS, arm, 3)
     task = {"arm": arm, "lr": 0.01, "seed": 0}
