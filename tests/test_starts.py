@@ -28,10 +28,12 @@ def test_the_rate_is_chosen_by_digits_that_are_neither_learned_nor_tested():
         for task in starts.all_tasks()
         if task["on"] == "digits"
     ]
-    assert starts.best_rate(runs, "new") == 3e-4  # the smallest of equals
+    best = starts.at_best_rate(runs, on="digits", start="new")
+    assert best == starts.of(runs, start="new", lr=3e-4)  # the smallest of equals
     for row in starts.of(runs, lr=3e-3):
         row["spare"] = 0.6
-    assert starts.best_rate(runs, "new") == 3e-3
+    best = starts.at_best_rate(runs, on="digits", start="new")
+    assert best == starts.of(runs, start="new", lr=3e-3)
 
 
 def test_a_start_has_the_trained_body_and_a_new_head():
