@@ -48,6 +48,7 @@ that the weights help is said of a control only where both nested readers agree.
 
 import hashlib
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import combinations, product
@@ -376,20 +377,18 @@ def told(name: str = "published") -> tuple[dict, dict[str, dict], dict[str, floa
         with the class tokens of the network as loaded.
     """
     held = json.loads((DATA / "results" / f"{name}.json").read_text("utf-8"))
-    hits, cosines = {label: {} for label in READERS.values()}, {"as loaded": 1.0}
+    marks, cosines = defaultdict(list), {"as loaded": 1.0}
     for row in held["runs"]:
-        task, found = row["task"], row.get("hits", {})
-        if task.get("read") == "linear" or not found:
-            continue
+        task = row["task"]
+        if task.get("read") == "linear":
+            continue  # one by one, what the nested readers choose among
         arm = f"{task['arm']} {task.get('seed', '')}".strip()
-        marks = {k: 100.0 * np.array([*map(int, v)]) for k, v in found.items()}
-        if "read" in task:
-            marks = {task["read"]: np.mean([*marks.values()], axis=0)}
-        for reader, values in marks.items():
-            hits[READERS[reader]][arm] = values
+        for part, found in row.get("hits", {}).items():  # a reader, or a division
+            marks[task.get("read", part), arm].append([*map(int, found)])
         if "cosine" in row:
             cosines[arm] = row["cosine"]
-    hits[READERS["neighbor, all tokens"]]["pixels"] = hits[READERS["neighbor"]][
-        "pixels"
-    ]
+    marks["neighbor, all tokens", "pixels"] = marks["neighbor", "pixels"]
+    hits = {label: {} for label in READERS.values()}
+    for (reader, arm), found in marks.items():
+        hits[READERS[reader]][arm] = 100 * np.mean(found, axis=0)
     return held["settings"] | {"timm": held["runs"][-1]}, hits, cosines
