@@ -18,6 +18,8 @@ def test_the_record_is_of_these_tasks():
     for row in starts.of(HELD["runs"], on="photographs"):
         assert len(row["hits"]) == len(row["neighbor"])
     for start in starts.STARTS:
+        rows = starts.at_best_rate(HELD["runs"], on="digits", start=start)
+        assert {row["task"]["lr"] for row in rows} == {1e-3}  # of the longer runs too
         rows = starts.of(HELD["runs"], on="photographs", start=start, lr=1e-3, seed=1)
         assert sum(len(row["hits"]) for row in rows) == 103
 
@@ -56,6 +58,7 @@ def test_each_kind_of_run_is_made_and_made_again(monkeypatch):
     results = starts.run(task)
     assert results.keys() == {"own", "spare", "test"}
     assert starts.run(task) == results
+    assert starts.run(task | {"on": "longer", "steps": 3}) != results
     monkeypatch.setitem(starts.SETTINGS, "epochs", 1)
     photos = next(task for task in starts.all_tasks() if task["on"] == "photographs")
     found = starts.run(photos)
