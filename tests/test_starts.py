@@ -58,8 +58,21 @@ def test_each_kind_of_run_is_made_and_made_again(monkeypatch):
     results = starts.run(task)
     assert results.keys() == {"own", "spare", "test"}
     assert starts.run(task) == results
-    assert starts.run(task | {"on": "longer", "steps": 3}) != results
     monkeypatch.setitem(starts.SETTINGS, "epochs", 1)
     photos = next(task for task in starts.all_tasks() if task["on"] == "photographs")
     found = starts.run(photos)
     assert set(found["hits"]) <= {"0", "1"} and len(found["hits"]) == 26
+
+
+def test_longer_runs_have_the_steps_of_their_task(monkeypatch):
+    asked = []
+    monkeypatch.setattr(starts, "digits", lambda: (torch.zeros(900), torch.zeros(900)))
+    monkeypatch.setattr(starts, "right", lambda model, *rows: torch.ones(2))
+    monkeypatch.setattr(
+        starts, "fine_tune", lambda *_, steps, **__: asked.append(steps)
+    )
+    for kind in ("digits", "longer"):
+        starts.run(
+            starts.of([{"task": t} for t in starts.all_tasks()], on=kind)[0]["task"]
+        )
+    assert asked == [320, 3000]
