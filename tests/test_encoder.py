@@ -6,8 +6,9 @@ import pytest
 import torch
 from timm.models.vision_transformer import Block as TimmBlock
 from torch import nn
+from torchvision.ops import StochasticDepth as TorchvisionStochasticDepth
 
-from vitutils.encoder import Block, Encoder
+from vitutils.encoder import Block, Encoder, StochasticDepth
 
 SIZES = {"embed_dim": 12, "num_heads": 3, "mlp_dim": 20}
 close = torch.testing.assert_close
@@ -165,6 +166,20 @@ def test_in_training_whole_images_skip_attention_or_mlp(x):
         shares.append(same.double().mean().item())
     assert sum(shares) == pytest.approx(1)
     assert shares == pytest.approx([1 / 16, 3 / 16, 3 / 16, 9 / 16], abs=0.05)
+
+
+@pytest.mark.parametrize("p", [0.0, 0.1, 0.7, 1.0])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(50, 5, 12), (50, 3, 8, 8), (1, 4)])
+def test_stochastic_depth_is_torchvisions_to_the_bit(p, training, shape):
+    branch, found = torch.randn(shape, requires_grad=True), []
+    for skip in (StochasticDepth(p), TorchvisionStochasticDepth(p, mode="row")):
+        torch.manual_seed(3)
+        output = skip.train(training)(branch)
+        (gradient,) = torch.autograd.grad(output.square().sum(), branch)
+        found.append((output, gradient, torch.rand(1)))  # as many draws, too
+    for ours, theirs in zip(*found, strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_at_rate_one_every_image_skips(x):

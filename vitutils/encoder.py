@@ -1,10 +1,39 @@
 """The Transformer block and the encoder, a stack of blocks."""
 
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
 
 from vitutils.attention import MultiHeadAttention
 from vitutils.mlp import MLP
+
+
+class StochasticDepth(nn.Module):
+    """Leave a branch out, image by image, at random while training.
+
+    Args:
+        p: probability that an image goes without the branch; what is kept
+            is divided by 1 - p, so that the mean stays. In eval mode all
+            is kept.
+
+    Source: Huang et al. (2016), section 3, who scale in testing instead.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, branch: Tensor) -> Tensor:
+        """Return what is to be added to the residual stream.
+
+        Args:
+            branch: what attention or the MLP has computed, (B, ...).
+        """
+        if not self.training or self.p == 0:
+            return branch
+        shape = len(branch), *[1] * (branch.ndim - 1)  # a draw for each image
+        kept = branch.new_empty(shape).bernoulli_(1 - self.p)
+        if self.p < 1:
+            kept /= 1 - self.p
+        return branch * kept
 
 
 class Block(nn.Module):
@@ -19,8 +48,7 @@ class Block(nn.Module):
         stochastic_depth: probability, in training, that an image skips the
             attention; also that it skips the MLP.
 
-    Source: Dosovitskiy et al. (2021), section 3.1, equations 2 and 3;
-    stochastic depth: Huang et al. (2016), section 3, who scale in testing.
+    Source: Dosovitskiy et al. (2021), section 3.1, equations 2 and 3.
     """
 
     def __init__(
@@ -39,7 +67,7 @@ class Block(nn.Module):
         )
         self.norm2 = nn.LayerNorm(embed_dim, eps=1e-6)
         self.mlp = MLP(embed_dim=embed_dim, mlp_dim=mlp_dim, dropout=dropout)
-        self.skip = StochasticDepth(stochastic_depth, mode="row")
+        self.skip = StochasticDepth(stochastic_depth)
 
     def forward(
         self, x: Tensor, context: Tensor | None = None, *, need_weights: bool = False
