@@ -56,7 +56,7 @@ class Gappy(VisionTransformer):
 
 
 def first(scores: Tensor, count: int | Tensor) -> Tensor:
-    """Choose as many of the 16 patches, highest scores first: (B, 16) booleans."""
+    """Choose patches, the highest scores first: (B, 16) booleans."""
     return scores.argsort(dim=1, descending=True).argsort(dim=1) < count
 
 
@@ -65,27 +65,33 @@ def removed(model: nn.Module, images: Tensor, gone: Tensor) -> Tensor:
     tokens = model.embeddings(images)  # (B, 17, D)
     stays = torch.cat((torch.ones_like(gone[:, :1]), ~gone), dim=1)
     tokens = tokens[stays].view(len(images), -1, tokens.shape[-1])
-    tokens, _ = model.encoder(tokens, num_outputs=1)
+    tokens, _ = model.encoder(tokens, num_outputs=1)  # the class token
     return model.head(tokens[:, 0])
 
 
-def painted(model: nn.Module, images: Tensor, gone: Tensor) -> Tensor:
-    """Return the logits for images in which patches have the darkest value."""
+def painted(
+    model: nn.Module, images: Tensor, gone: Tensor, value: float | None = None
+) -> Tensor:
+    """Return the logits for images with patches painted, or black."""
     mask = gone.unflatten(1, (1, 4, 4)).repeat_interleave(7, dim=2)
     mask = mask.repeat_interleave(7, dim=3)  # (B, 1, 28, 28)
-    return model(images.masked_fill(mask, images.min()))
+    value = images.min() if value is None else value
+    return model(images.masked_fill(mask, value))
 
 
-def gradient_norm(model: nn.Module, images: Tensor, answers: Tensor) -> Tensor:
-    """Return the length of the answer's gradient at each patch's token, (B, 16)."""
+def gradients(
+    model: nn.Module, images: Tensor, classes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the patches' tokens and a logit's gradients, (B, 16, D)."""
     tokens = model.embeddings(images).detach().requires_grad_()
     ends, _ = model.encoder(tokens, num_outputs=1)
-    asked = model.head(ends[:, 0]).gather(1, answers[:, None]).sum()
-    return torch.autograd.grad(asked, tokens)[0][:, 1:].norm(dim=-1)
+    asked = model.head(ends[:, 0]).gather(1, classes[:, None]).sum()
+    gradient = torch.autograd.grad(asked, tokens)[0]
+    return tokens.detach()[:, 1:], gradient[:, 1:]
 
 
 def next_alike(answers: Tensor) -> Tensor:
-    """Return for each image the index of the next one with the same answer."""
+    """Return for each image the index of the next with its answer."""
     found = torch.empty_like(answers)
     for answer in answers.unique():
         its = (answers == answer).nonzero()[:, 0]
@@ -93,20 +99,22 @@ def next_alike(answers: Tensor) -> Tensor:
     return found
 
 
-def orders_of(model: nn.Module, images: Tensor, brightness: Tensor) -> dict:
-    """Return orders of the patches, (B, 16) each: the highest goes first."""
+def orders_of(
+    model: nn.Module, images: Tensor, brightness: Tensor, empty: Tensor
+) -> dict:
+    """Return orders of the patches, (B, 16): the highest goes first."""
     answers = model(images).argmax(dim=1)
     same = (answers[:, None] == answers) * (1 - torch.eye(len(images)))
     rollout = attention_rollout(model, images).flatten(1)
     relevance = attention_relevance(model, images).flatten(1)
-    empty = brightness <= SETTINGS["empty"]
-    chance = torch.rand(brightness.shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    chance = torch.rand(brightness.shape, generator=generator)
     return {
         "random": chance,
         "brightness": brightness,
-        "gradient norm": gradient_norm(model, images, answers),
+        "gradient norm": gradients(model, images, answers)[1].norm(dim=-1),
         "rollout, another's": rollout[next_alike(answers)],
-        "rollout, class mean": same @ rollout,
+        "rollout, class mean": same @ rollout,  # a sum: the same order
         "rollout": rollout,
         "relevance, class mean": same @ relevance,
         "relevance": relevance,
@@ -117,9 +125,10 @@ def orders_of(model: nn.Module, images: Tensor, brightness: Tensor) -> dict:
 
 def judged(model: nn.Module, images: Tensor, brightness: Tensor) -> dict:
     """Return which share of the answers stays, in %, by way to erase and order."""
-    empty = (brightness <= SETTINGS["empty"]).sum(dim=1)
-    both = (empty >= 4) & (empty <= 12)
-    orders = orders_of(model, images, brightness)
+    empty = brightness <= SETTINGS["empty"]
+    count = empty.sum(dim=1)
+    both = (count >= 4) & (count <= 12)
+    orders = orders_of(model, images, brightness, empty)
     with torch.no_grad():
         answers = model(images).argmax(dim=1)
 
