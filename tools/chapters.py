@@ -50,10 +50,12 @@ CELL_SECONDS = 300  # on the clock: a cell that takes longer hangs
 SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "00_on_one_page": 45,
     "08_training": 45,
+    "09_attention_maps": 15,
     "11_distillation": 55,
     "12_deit_experiments": 35,
     "14_several_processes": 40,
     "15_training_costs": 40,
+    "16_testing_maps": 18,
     "17_fine_tuning": 35,
     "18_recipe": 35,
 }
