@@ -120,6 +120,18 @@ def test_numbers_on_a_color_map_are_legible(cmap, theme):
         assert contrast(THEMES[theme](text.get_color()), ground) >= 4.5, value
 
 
+def test_numbers_below_zero_have_a_minus_and_no_hyphen():
+    fig = plot.heatmap([[-1.5, 2.0]], numbers="{:.1f}", diverging=True, bar=False)
+    assert [text.get_text() for text in fig.axes[0].texts] == ["−1.5", "2.0"]
+
+
+def test_math_in_a_title_is_as_bold_as_its_words():
+    ax = plt.subplots()[1]
+    ax.set(title="Gradient at $W_q$", xticks=[], yticks=[])
+    assert "SourceSans3-Bold" in svg(ax.figure)
+    assert "SourceSans3-Regular" not in svg(ax.figure)
+
+
 @pytest.mark.parametrize("cmap", [plot.SEQUENTIAL, plot.DIVERGING])
 def test_color_maps_are_the_page_at_zero_and_grow_from_there(cmap):
     steps = np.linspace(0 if cmap is plot.SEQUENTIAL else 0.5, 1, 20)

@@ -71,7 +71,8 @@ def heatmap(
         crowded = sum(len(str(c)) for c in columns) > 40
         ax.set_xticks(range(len(columns)), columns, rotation=90 if crowded else 0)
     for (i, j), value in np.ndenumerate(matrix if numbers else np.empty((0, 0))):
-        ax.text(j, i, numbers.format(value), ha="center", va="center", fontsize=10)
+        text = numbers.format(value).replace("-", "−")  # as the axes write it
+        ax.text(j, i, text, ha="center", va="center", fontsize=10)
     if bar:
         color_bar(image, ax)
     return ax.figure

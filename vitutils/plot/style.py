@@ -83,6 +83,7 @@ def use_style() -> None:
             "font.family": ["Source Sans 3", "DejaVu Sans"],
             "font.size": 11,
             "mathtext.fontset": "custom",
+            "mathtext.default": "regular",  # the text's own: bold in a title
             **dict.fromkeys(
                 (
                     f"mathtext.{kind}"
