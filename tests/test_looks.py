@@ -616,8 +616,11 @@ def test_paper_shows_everything_from_the_dark_theme_too(browser, site, page):
         assert not tab.locator("#jb-print-docs-body").is_visible()
         assert not tab.locator(".tag_exercise-check").first.is_visible()
         breaks = "all => [...new Set(all.map(e => getComputedStyle(e).breakInside))]"
-        for name, wanted in (("figure", "avoid"), ("table", "auto")):
+        whole = "figure:not(:has(.parted))"
+        for name, wanted in ((whole, "avoid"), ("table", "auto")):
             assert tab.locator(f"article {name}").evaluate_all(breaks) == [wanted]
+        parted = tab.locator("article figure:has(.parted)").evaluate_all(breaks)
+        assert parted == (["auto"] if page == LARGEST else [])
         graphs = tab.locator(".graph svg").evaluate_all(
             "all => all.map(e => e.getBoundingClientRect().height)"
         )
