@@ -51,7 +51,7 @@ SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "00_on_one_page": 45,
     "08_training": 45,
     "09_attention_maps": 15,
-    "11_distillation": 55,
+    "11_distillation": 35,
     "12_deit_experiments": 35,
     "14_several_processes": 30,
     "15_training_costs": 40,

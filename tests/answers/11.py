@@ -122,7 +122,7 @@ def learn_without_labels(student, teacher, split):
 
 # %% 4 wrong: the noise has most of the loss
 def learn_without_labels(student, teacher, split):
-    loss = partial(soft_distillation, temperature=3.0, balance=0.01)
+    loss = partial(soft_distillation, temperature=3.0, balance=0.001)
     data_ = SimpleNamespace(train=split, validation=glance)
     learn = teacher.teaches(loss)
     fit(student, data_, epochs=2, lr=3e-3, loss_fn=learn, progress=False)
