@@ -65,12 +65,12 @@ def shuffled(images, order):
 
 # %% 3 right: at a lower rate, by name
 tiny = ViT(patch=14, dim=32, depth=2, heads=2, mlp_dim=64)
-fit(tiny, *train, epochs=1, lr=5e-3)
+fit(tiny, *first, epochs=1, lr=5e-3, batch_size=64)
 small = tiny.eval()
 
 # %% 3 right: one block
 small = ViT(patch=14, dim=40, depth=1, mlp_dim=80)
-losses = fit(small, train[0], train[1], epochs=1, lr=6e-3)
+losses = fit(small, first[0], first[1], epochs=1, lr=6e-3, batch_size=64)
 
 # %% 3 wrong: not trained
 small = ViT(patch=14, dim=32, mlp_dim=64)
