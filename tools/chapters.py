@@ -53,7 +53,7 @@ SECONDS = {  # a chapter's with all answers, on two cores; every other one: 25
     "09_attention_maps": 15,
     "11_distillation": 35,
     "12_deit_experiments": 35,
-    "14_several_processes": 30,
+    "14_several_processes": 40,
     "15_training_costs": 40,
     "16_testing_maps": 18,
     "17_fine_tuning": 35,
