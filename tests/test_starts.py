@@ -71,8 +71,8 @@ def test_longer_runs_have_the_steps_of_their_task(monkeypatch):
     monkeypatch.setattr(
         starts, "fine_tune", lambda *_, steps, **__: asked.append(steps)
     )
-    for kind in ("digits", "longer"):
-        starts.run(
-            starts.of([{"task": t} for t in starts.all_tasks()], on=kind)[0]["task"]
-        )
-    assert asked == [320, 3000]
+    tasks = [{"task": task} for task in starts.all_tasks()]
+    starts.run(starts.of(tasks, on="digits")[0]["task"])
+    for start, steps in starts.LONGER:
+        starts.run(starts.of(tasks, on="longer", start=start, steps=steps)[0]["task"])
+    assert asked == [320, 1000, 3000, 3000]
