@@ -27,5 +27,5 @@ CHAPTERS = {
     15: {},  # what a training costs, measured
     16: {"maps": ["attention_relevance"]},
     17: {},  # the study experiments/starts.py
-    18: {"encoder": ["StochasticDepth"]},
+    18: {},  # what DeiT does to images and labels; StochasticDepth in encoder.py
 }
