@@ -695,7 +695,7 @@
         "div",
         {},
         "Choose a patch to erase it, again to bring it back. ",
-        chapter(16, "16_testing_maps", "the-picture-to-remember-take-away-what-the-map-shows"),
+        chapter(16, "16_testing_maps", "one-map-in-one-network"),
       ),
     );
 
