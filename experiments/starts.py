@@ -46,6 +46,7 @@ import tempfile
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -270,10 +271,10 @@ def at_best_rate(runs: list[dict], **kind) -> list[dict]:
 
     Args:
         runs: of the record.
-        kind: what their tasks share: "on", "start" and, if longer, "steps".
+        kind: what their tasks share, "on" and "start".
     """
     rows = [of(runs, lr=lr, **kind) for lr in RATES]
-    return max(rows, key=lambda rows: sum(r["spare"] for r in rows) / max(1, len(rows)))
+    return max(rows, key=lambda rows: fmean(row["spare"] for row in rows))
 
 
 def perform(name: str, *, command: str, workers: int | None = None) -> Path:
