@@ -115,7 +115,7 @@ def learn_without_labels(student, teacher, split):
     def loss_fn(outputs, labels, images):
         return F.cross_entropy(outputs, teacher(images).softmax(1))
 
-    data_ = SimpleNamespace(train=split, validation=glance)
+    data_ = SimpleNamespace(train=split, validation=monitor)
     fit(student, data_, epochs=4, lr=4e-3, loss_fn=loss_fn, progress=False)
     return student
 
@@ -123,7 +123,7 @@ def learn_without_labels(student, teacher, split):
 # %% 4 wrong: the noise has most of the loss
 def learn_without_labels(student, teacher, split):
     loss = partial(soft_distillation, temperature=3.0, balance=0.001)
-    data_ = SimpleNamespace(train=split, validation=glance)
+    data_ = SimpleNamespace(train=split, validation=monitor)
     learn = teacher.teaches(loss)
     fit(student, data_, epochs=2, lr=3e-3, loss_fn=learn, progress=False)
     return student
