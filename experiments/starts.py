@@ -98,10 +98,10 @@ def beginning(start: str, seed: int) -> VisionTransformer:
     """Return new weights, or the trained ones with a new head."""
     trained = load_model(FILE)
     torch.manual_seed(seed)
-    model = VisionTransformer(**trained.config)
+    model = VisionTransformer(**trained.config)  # all its weights are new
     if start == "trained":
         body = trained.state_dict()
-        head = {
+        head = {  # stays new, as the classes are others
             key: value for key, value in model.state_dict().items() if "head" in key
         }
         model.load_state_dict(body | head)
@@ -137,14 +137,14 @@ def fine_tune(
 
 
 @torch.inference_mode()
-def right(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    """Return which images a model gives their class."""
-    said = torch.cat([model(part).argmax(dim=1) for part in images.split(100)])
-    return said == labels
+def correct(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Return which images a model classifies correctly."""
+    found = torch.cat([model(part).argmax(dim=1) for part in images.split(100)])
+    return found == labels
 
 
 def on_digits(task: dict) -> dict:
-    """Fine-tune on a draw's digits; return the shares of three kinds that are right."""
+    """Fine-tune on a draw's digits; return the accuracy on three kinds of digits."""
     images, labels = digits()
     mine = labelled(task["draw"])
     model = beginning(task["start"], task["seed"])
@@ -158,7 +158,7 @@ def on_digits(task: dict) -> dict:
         batch=SETTINGS["batch"],
     )
     parts = {"own": mine, "spare": slice(600, 797), "test": slice(797, None)}
-    found = {k: right(model, images[rows], labels[rows]) for k, rows in parts.items()}
+    found = {k: correct(model, images[rows], labels[rows]) for k, rows in parts.items()}
     return {name: round(hits.double().mean().item(), 5) for name, hits in found.items()}
 
 
@@ -193,7 +193,7 @@ def on_photographs(task: dict) -> dict:
         kinds = torch.cat([part.labels for part in known])
         near = torch.cdist(test.flatten(1), rows.flatten(1)).argmin(dim=1)
         found = {
-            "hits": right(model, test, parts.test.labels),
+            "hits": correct(model, test, parts.test.labels),
             "neighbor": kinds[near] == parts.test.labels,
         }
     return {k: "".join(str(int(hit)) for hit in hits) for k, hits in found.items()}

@@ -67,7 +67,7 @@ def test_each_kind_of_run_is_made_and_made_again(monkeypatch):
 def test_longer_runs_have_the_steps_of_their_task(monkeypatch):
     asked = []
     monkeypatch.setattr(starts, "digits", lambda: (torch.zeros(900), torch.zeros(900)))
-    monkeypatch.setattr(starts, "right", lambda model, *rows: torch.ones(2))
+    monkeypatch.setattr(starts, "correct", lambda model, *rows: torch.ones(2))
     monkeypatch.setattr(
         starts, "fine_tune", lambda *_, steps, **__: asked.append(steps)
     )
