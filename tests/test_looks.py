@@ -352,8 +352,12 @@ def test_graph_opens_at_its_root_and_lets_the_wheel_pass(browser, site):
     with opened(browser, site, LARGEST, width=390) as (tab, wrong):
         box = tab.locator(".graph > div").first
         box.scroll_into_view_if_needed()
-        view, first = box.bounding_box(), box.locator(".node").first.bounding_box()
-        assert view["x"] <= first["x"] < view["x"] + view["width"]
+        view = box.bounding_box()
+        names = ("class_token", "distill_token", "proj.weight")
+        for name in names:  # what the graph begins with, whole
+            first = box.locator(".node", has_text=f"embeddings.{name}").bounding_box()
+            assert view["x"] <= first["x"], name
+            assert first["x"] + first["width"] <= view["x"] + view["width"], name
         assert box.get_by_role("img").get_attribute("aria-label")
         name = box.locator("text").first
         size = "e => e.getScreenCTM().a * parseFloat(getComputedStyle(e).fontSize)"

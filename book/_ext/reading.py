@@ -36,13 +36,16 @@ ROLES = (
 def fold(app, doctree):
     """Fold what is no reading matter: checks of exercises, and long lists of imports.
 
-    Code that only draws is folded by its own tag, ``hide-input``.
+    Code that only draws is folded by its own tag, ``hide-input``; so are imports that
+    are shorter.
     """
     for cell in doctree.findall(nodes.container):
-        if cell.get("nb_element") != "cell_code" or cell.get("hide_mode"):
+        if cell.get("nb_element") != "cell_code":
             continue
-        imports = imported(cell.children[0].astext()) >= MANY_LINES
-        if imports or "exercise-check" in cell["cell_metadata"].get("tags", []):
+        lines = imported(cell.children[0].astext())
+        imports = lines >= (1 if cell.get("hide_mode") else MANY_LINES)
+        tags = cell["cell_metadata"].get("tags", [])
+        if imports or ("exercise-check" in tags and not cell.get("hide_mode")):
             what = "imports" if imports else "check"
             cell["hide_mode"] = "input"
             cell["prompt_show"] = what.capitalize()

@@ -113,13 +113,14 @@ function draw(image) {
   button.addEventListener("click", () => enlarge(svg, width));
   frame.append(box, button);
 
-  // Open where the graph begins: at the node in the middle of its first row.
-  const nodes = [...svg.querySelectorAll(".node")].map((n) => n.getBoundingClientRect());
-  const top = Math.min(...nodes.map((n) => n.top));
-  const row = nodes.filter((n) => n.top < top + 5).sort((a, b) => a.left - b.left);
-  const root = row[row.length >> 1];
+  // Open where the graph begins: at the left edge of what its upper third shows, and with
+  // the first node of its first row in view.
   const view = box.getBoundingClientRect();
-  box.scrollLeft += root.left + root.width / 2 - view.left - view.width / 2;
+  const nodes = [...svg.querySelectorAll(".node")].map((n) => n.getBoundingClientRect());
+  const shown = nodes.filter((n) => n.top < view.top + view.height / 3);
+  const first = nodes.reduce((a, b) => ((b.top - a.top || b.left - a.left) < 0 ? b : a));
+  const left = Math.min(...shown.map((n) => n.left));
+  box.scrollLeft += Math.max(left, first.right + 16 - view.width) - view.left - 8;
 }
 
 // ---- pictures: a click opens one large, Escape closes it ----

@@ -179,7 +179,7 @@ def repair(model, images, labels):
     optimizer = torch.optim.Adam(new.parameters(), lr=3e-2)
     for _ in range(200):
         optimizer.zero_grad()
-        F.cross_entropy(new(tokens[:, 1]), few_answers[:3000]).backward()
+        F.cross_entropy(new(tokens[:, 1]), few_hard_labels[:3000]).backward()
         optimizer.step()
     model.head_dist.load_state_dict(new.state_dict())
     return model
