@@ -363,8 +363,8 @@ READERS = {  # as chapter 13 calls them
     "neighbor": "nearest, class token",
     "neighbor, all tokens": "nearest, all tokens",
     "linear": "linear, class token",
-    "nested": "best linear",
-    "kernel": "best kernel",
+    "nested": "linear probe",
+    "kernel": "kernel ridge",
 }
 
 
