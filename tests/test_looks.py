@@ -413,7 +413,7 @@ RAIL = """figure => {
 
 def test_rail_below_a_figure_says_that_it_pans_and_where_one_is(browser, site):
     to_its_end = "figure => figure.querySelector('a').scrollLeft = 1e4"
-    with opened(browser, site, MAPS, width=390) as (tab, wrong):
+    with opened(browser, site, TRAINING, width=390) as (tab, wrong):
         figure = tab.locator("article figure.pans").first
         figure.wait_for()
         assert figure.evaluate(RAIL) == ["4px", 0, True]
