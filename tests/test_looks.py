@@ -184,6 +184,11 @@ TOKENS = """() => {
 }"""
 
 
+def rgb(color):
+    """Return the red, green and blue of a color as a browser writes it."""
+    return tuple(map(float, re.findall(r"[\d.]+", color)[:3]))
+
+
 @pytest.mark.parametrize("page", [BLOCK, "book/how_to_read"])
 def test_code_is_legible_and_comments_differ_in_both_themes(browser, site, page):
     with opened(browser, site, page) as (tab, _):
@@ -195,6 +200,10 @@ def test_code_is_legible_and_comments_differ_in_both_themes(browser, site, page)
             if "c1" in colors:
                 others = ("n", "k", "mi", "mf", "nb", "s2", "nf")
                 assert colors["c1"] not in {colors.get(name) for name in others}
+            # Red says that something went wrong: no word of sound code has it.
+            tones = {name: rgb(color) for name, color in colors.items()}
+            red = [k for k, (r, g, b) in tones.items() if r > 1.3 * max(g, b)]
+            assert not {*red} & {"k", "kn", "ow", "n", "o", "nf", "nb", "s2", "mi"}
 
 
 SIZES = """names => names.map(name => {
