@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pytest
+import torch
 from chapters import NAMES, NOTEBOOKS, ROOT
 from PIL import Image
 
@@ -90,6 +91,17 @@ def test_a_color_bar_stays_with_its_panel():
     plot.color_bar(image, axes[1])
     found, _ = folded(fig)
     assert [len(rows) for _, rows in found] == [2]
+
+
+def test_pictures_with_names_are_read_row_by_row_and_others_by_column():
+    images = torch.rand(8, 1, 8, 8)
+    fig = plot.show_images(images, titles=list("abcdefgh"), columns=4)
+    _, rows = folded(fig)[0][0]
+    assert [row[0][0] for row in rows] == [rows[0][0][0], rows[1][0][0]] * 2
+    assert rows[0][0][1] == rows[1][0][1] < rows[2][0][1] == rows[3][0][1]
+    fig = plot.show_images(images, titles=[*"abcd", *[""] * 4], columns=4)
+    _, rows = folded(fig)[0][0]
+    assert len(rows) == 2 and rows[0][0][1] == rows[1][0][1]
 
 
 def test_what_cannot_be_told_apart_is_left_whole():

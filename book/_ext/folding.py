@@ -4,6 +4,7 @@ There the page shows the picture again in pieces, one row below the other: each 
 window on it. Where it can be cut is measured here: between axes, where nothing is
 drawn. A row whose first panel has its numbers at the figure's first panel alone begins
 with that strip, and what runs across the panels, as a legend does, has rows of its own.
+Panels one below the other stay so, but pictures with names are read row by row.
 """
 
 import html
@@ -126,6 +127,9 @@ def layouts(svg, picture):
         else:
             panels.append([start, end, min(box[0] for box in own)])
 
+    pictures = len(boxes) == len(SHOWN.findall(svg))
+    bands = named_rows(core, boxes, head) if pictures else [(head, foot)]
+
     def windows(pieces, top, bottom):
         y, high = top / scale, (bottom - top) / scale
         xs = [(left / scale, (right - left) / scale) for left, right in pieces]
@@ -147,9 +151,11 @@ def layouts(svg, picture):
                 bare = panels[i][2] - panels[i][0] < STRIP * scale
                 again = [strip] if i and shared and bare else []
                 pieces = [*again, (panels[i][0], panels[j - 1][1])]
-                rows.append(windows(pieces, head, foot))
-            ways.append((max(map(width_of, rows)), rows))
+                rows.append(pieces)
+            wide = max(width_of(windows(pieces, head, foot)) for pieces in rows)
+            ways.append((wide, rows))
         width, rows = min(ways)
+        rows = [windows(pieces, *band) for band in bands for pieces in rows]
         around = [
             [windows([piece], *place) for piece in across_in(place, width)]
             for place in ((0, head), (foot, len(ink)))
@@ -174,6 +180,20 @@ def axes_of(svg):
         xs, ys = values[::2], values[1::2]
         boxes.append((min(xs), min(ys), max(xs), max(ys)))
     return np.array(sorted(boxes)).reshape(-1, 4) * 4 / 3
+
+
+def named_rows(ink, boxes, head):
+    """Return (top, bottom) of each row of pictures, or of all if one has no names."""
+    cuts = [0]
+    tops = sorted({*boxes[:, 1].tolist()})
+    for upper, lower in itertools.pairwise(tops):
+        low = boxes[boxes[:, 1] == upper, 3].max() + 1
+        blank = runs(~ink[low - head : lower - head].any(axis=1))
+        named = blank and blank[0][1] < lower - low - 4  # more than an edge
+        if not named or any(upper < box[1] < lower for box in boxes):
+            return [(head, head + len(ink))]
+        cuts.append(low - head + blank[0][1])
+    return [(head + a, head + b) for a, b in itertools.pairwise([*cuts, len(ink)])]
 
 
 def runs(taken):
