@@ -372,6 +372,19 @@ def unresolved():
                     yield f"{where}: no {name}"
 
 
+def test_per_cent_is_written_in_one_way_in_prose_and_below_pictures():
+    tight = re.compile(r"\d%")  # the program's own spelling, which may be quoted
+    texts = [
+        (where, re.sub(r"(?s)```.*?```|`[^`]*`", "", t)) for where, t in passages()
+    ]
+    for name in NAMES:
+        for cell in read(name).cells:
+            words = cell.metadata.get("mystnb", {})
+            for part in (words.get("figure", {}), words.get("image", {})):
+                texts += [(f"{name}, {cell.id}", t) for t in map(str, part.values())]
+    refuse(where for where, text in texts if tight.search(text.replace('"100%"', "")))
+
+
 def test_dotted_names_and_paths_in_prose_exist():
     refuse(unresolved())
 

@@ -12,7 +12,7 @@ NUMBER = re.compile(
     r"[-+−±]?[\d.,\s]*\d[\d.,]*\s*(±\s*[\d.]+)?\s*(%|k|M|MB|s|min|h|×)?"
 )
 CITED = re.compile(r"(.+?)(?: et al\.| and .+?)? \((\d{4})\w?\)")
-MANY_LINES = 24
+MANY_LINES = 10
 # Numbers stay with their units, and with the word that says what they count.
 BOUND = re.compile(
     r"(?<=\d) (?=(?:%|[kMG]i?B|ms|s|px|h)(?!\w))|(?<=\d) (?=by \d)|(?<=\d by) (?=\d)"

@@ -1,6 +1,6 @@
 /* What the pages do beyond the theme: fades where a box goes on, code that wraps on a
-   phone, graphs that are drawn into the page, pictures that open large, paper, and a
-   search that shows words. */
+   phone, panels that stand in rows there, graphs that are drawn into the page, pictures
+   that open large, paper, and a search that shows words. */
 
 "use strict";
 
@@ -83,6 +83,46 @@ function hangCommand(code) {
 
 function wrap() {
   if (PHONE.matches) document.querySelectorAll(CODE).forEach(hang);
+}
+
+// ---- panels on a phone: a figure that would pan stands in rows (_ext/folding.py) ----
+
+const LEAST = 0.75; // of its own size: text of 10 px
+
+function stack(image) {
+  const figure = image.closest("figure");
+  const link = image.parentElement;
+  const [own, room] = [parseFloat(image.style.width), figure.clientWidth];
+  const known = LEAST * own > room ? JSON.parse(image.dataset.rows) : [];
+  const layout = known.find(([width]) => LEAST * width <= room);
+  link.querySelector(".rows")?.remove();
+  figure.classList.toggle("stacked", Boolean(layout));
+  if (!layout) return;
+  const [width, rows] = layout;
+  const scale = Math.min(1, room / width);
+  const all = document.createElement("span");
+  all.className = "rows";
+  all.setAttribute("aria-hidden", "true"); // the picture itself is still there to be read
+  all.style.width = `${scale * width}px`;
+  for (const row of rows) {
+    const line = document.createElement("span");
+    for (const [left, top, wide, high] of row) {
+      const piece = document.createElement("span");
+      const copy = new Image();
+      piece.style.cssText = `width: ${scale * wide}px; height: ${scale * high}px`;
+      copy.style.cssText = `width: ${scale * own}px; margin: ${-scale * top}px 0 0 ${-scale * left}px`;
+      copy.alt = "";
+      copy.src = image.src;
+      piece.append(copy);
+      line.append(piece);
+    }
+    all.append(line);
+  }
+  link.append(all);
+}
+
+function stackAll() {
+  document.querySelectorAll("article figure img[data-rows]").forEach(stack);
 }
 
 // ---- graphs: vitutils puts them into the page as pictures ----
@@ -321,6 +361,8 @@ addEventListener("DOMContentLoaded", () => {
   document.querySelectorAll("article .highlight-bash pre").forEach(hangCommand);
   wrap();
   PHONE.addEventListener("change", wrap);
+  stackAll();
+  addEventListener("resize", stackAll);
   watch();
   const scrolled = (event) => event.target.matches?.(WIDE) && fade(event.target);
   document.addEventListener("scroll", scrolled, { capture: true, passive: true });

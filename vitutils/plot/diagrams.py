@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from vitutils.plot.style import COLORS, CYCLE, EDGE, INK, WIDTH
+from vitutils.plot.style import COLORS, CYCLE, EDGE, INK, NARROW, WIDTH
 
 CELL = 0.25  # inches, as are all places below
 LINE = {"lw": 1.2, "color": INK}
@@ -77,7 +77,7 @@ def product(
 
 
 def paths(rows: Mapping[str, Sequence[str | None]]) -> Figure:
-    """Draw ways from left to right, one a row, with residual paths above them.
+    """Draw ways from left to right, one below its name, residual paths above them.
 
     Args:
         rows: dict of a way's name to what it leads through. A text in ``$...$``
@@ -91,14 +91,15 @@ def paths(rows: Mapping[str, Sequence[str | None]]) -> Figure:
     if len({*lengths}) != 1:
         raise ValueError(f"rows of {lengths} places: give None for an empty one")
     widths = [max(map(width_of, column)) for column in zip(*rows.values(), strict=True)]
-    names = max(0.085 * len(name) for name in rows)
-    gap = 0.3
-    start = (WIDTH - names - sum(widths) - gap * (len(widths) + 1)) / 2
-    ax = blank(0.72 * len(rows) + 0.1)
+    gap, high = 0.3, 1.06 if any(rows) else 0.72
+    long = sum(widths) + gap * len(widths)
+    whole = NARROW if long <= NARROW else WIDTH  # on a phone all of it is in view
+    start = (whole - long) / 2
+    ax = blank(high * len(rows) + 0.1, whole)
     for i, (name, row) in enumerate(rows.items()):
-        y = 0.72 * (len(rows) - i) - 0.42
-        ax.text(start, y, name, va="center", fontsize=10, weight="bold")
-        x, end, source = start + names + gap, None, None
+        y = high * (len(rows) - i) - high + 0.3
+        ax.text(start, y + 0.45, name, va="center", fontsize=10, weight="bold")
+        x, end, source = start, None, None
         for piece, width in zip(row, widths, strict=True):
             center, half = x + width / 2, width_of(piece) / 2
             x += width + gap
@@ -201,12 +202,12 @@ def framed(ax: Axes, words: str, x: float, y: float, color: str) -> None:
     ax.text(x, y, words, fontsize=10, bbox=box, **MIDDLE)
 
 
-def blank(height: float) -> Axes:
-    """Return axes over a whole figure as wide as the page, measured in inches."""
-    fig = plt.figure(figsize=(WIDTH, height))
+def blank(height: float, width: float = WIDTH) -> Axes:
+    """Return axes over a whole figure, by default a wide one, measured in inches."""
+    fig = plt.figure(figsize=(width, height))
     fig.set_layout_engine("none")  # all places are given
     ax = fig.add_axes((0, 0, 1, 1))
-    ax.set(xlim=(0, WIDTH), ylim=(0, height))
+    ax.set(xlim=(0, width), ylim=(0, height))
     ax.set_axis_off()
     return ax
 

@@ -106,7 +106,8 @@ def confusion(
         )
     percent = 100 * counts / counts.sum(axis=1, keepdims=True).clip(min=1)
     names = classes if len(classes) <= 50 else None
-    _, ax = plt.subplots(figsize=(WIDTH, 5.4))
+    few = len(classes) <= 10
+    _, ax = plt.subplots(figsize=(NARROW, 4.5) if few else (WIDTH, 5.4))
     return heatmap(
         percent,
         rows=names,

@@ -46,6 +46,8 @@ def show_images(
         figsize=(side * columns, height * rows),
         layout="compressed",  # no more room between the images than they need
     )
+    if titles and rows > 1:  # a title is nearer to its own image than to that above
+        fig.get_layout_engine().set(h_pad=0.1)
     for i, ax in enumerate(axes.flat):
         ax.set_axis_off()
         if i < len(pictures):
