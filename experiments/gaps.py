@@ -73,7 +73,7 @@ def removed(model: nn.Module, images: Tensor, gone: Tensor) -> Tensor:
 def painted(
     model: nn.Module, images: Tensor, gone: Tensor, value: float | None = None
 ) -> Tensor:
-    """Mask patches by painting them, or black; return the logits."""
+    """Mask patches with a pixel value, or with black; return the logits."""
     mask = gone.unflatten(1, (1, 4, 4)).repeat_interleave(7, dim=2)
     mask = mask.repeat_interleave(7, dim=3)  # (B, 1, 28, 28)
     value = images.min() if value is None else value
