@@ -56,15 +56,16 @@ class Gappy(VisionTransformer):
 
 
 def first(scores: Tensor, count: int | Tensor) -> Tensor:
-    """Choose patches, the highest scores first: (B, 16) booleans."""
+    """Mark the patches with the highest scores: (B, 16) booleans."""
     return scores.argsort(dim=1, descending=True).argsort(dim=1) < count
 
 
 def removed(model: nn.Module, images: Tensor, gone: Tensor) -> Tensor:
-    """Return the logits of a model that never gets some of the patches."""
+    """Mask patches by removing their tokens; return the logits."""
     tokens = model.embeddings(images)  # (B, 17, D)
-    stays = torch.cat((torch.ones_like(gone[:, :1]), ~gone), dim=1)
-    tokens = tokens[stays].view(len(images), -1, tokens.shape[-1])
+    class_token = torch.ones_like(gone[:, :1])
+    visible = torch.cat((class_token, ~gone), dim=1)  # (B, 17)
+    tokens = tokens[visible].view(len(images), -1, tokens.shape[-1])
     tokens, _ = model.encoder(tokens, num_outputs=1)  # the class token
     return model.head(tokens[:, 0])
 
@@ -72,7 +73,7 @@ def removed(model: nn.Module, images: Tensor, gone: Tensor) -> Tensor:
 def painted(
     model: nn.Module, images: Tensor, gone: Tensor, value: float | None = None
 ) -> Tensor:
-    """Return the logits for images with patches painted, or black."""
+    """Mask patches with a pixel value, or with black; return the logits."""
     mask = gone.unflatten(1, (1, 4, 4)).repeat_interleave(7, dim=2)
     mask = mask.repeat_interleave(7, dim=3)  # (B, 1, 28, 28)
     value = images.min() if value is None else value
@@ -90,30 +91,31 @@ def gradients(
     return tokens.detach()[:, 1:], gradient[:, 1:]
 
 
-def next_alike(answers: Tensor) -> Tensor:
-    """Return for each image the index of the next with its answer."""
-    found = torch.empty_like(answers)
-    for answer in answers.unique():
-        its = (answers == answer).nonzero()[:, 0]
-        found[its] = its.roll(-1)
+def next_alike(predicted: Tensor) -> Tensor:
+    """Return for each image the next one of the same predicted class."""
+    found = torch.empty_like(predicted)
+    for c in predicted.unique():
+        alike = (predicted == c).nonzero()[:, 0]
+        found[alike] = alike.roll(-1)
     return found
 
 
 def orders_of(
     model: nn.Module, images: Tensor, brightness: Tensor, empty: Tensor
 ) -> dict:
-    """Return orders of the patches, (B, 16): the highest goes first."""
-    answers = model(images).argmax(dim=1)
-    same = (answers[:, None] == answers) * (1 - torch.eye(len(images)))
+    """Return orders of the patches, (B, 16): the highest come first."""
+    predicted = model(images).argmax(dim=1)
+    same = (predicted[:, None] == predicted) * (1 - torch.eye(len(images)))
     rollout = attention_rollout(model, images).flatten(1)
     relevance = attention_relevance(model, images).flatten(1)
+    _, gradient = gradients(model, images, predicted)
     generator = torch.Generator().manual_seed(0)
     chance = torch.rand(brightness.shape, generator=generator)
     return {
         "random": chance,
         "brightness": brightness,
-        "gradient norm": gradients(model, images, answers)[1].norm(dim=-1),
-        "rollout, another's": rollout[next_alike(answers)],
+        "gradient norm": gradient.norm(dim=-1),
+        "rollout, another's": rollout[next_alike(predicted)],
         "rollout, class mean": same @ rollout,  # a sum: the same order
         "rollout": rollout,
         "relevance, class mean": same @ relevance,

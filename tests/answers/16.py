@@ -6,44 +6,44 @@ def curve(scores):
     for k in range(16):
         with torch.no_grad():
             now = removed(vit, images[: len(scores)], gone).argmax(dim=1)
-        found[k] = 100 * (now == predicted[: len(scores)]).float().mean()
+        found[k] = 100 * (now != predicted[: len(scores)]).float().mean()
         gone = gone.scatter(1, order[:, k : k + 1], True)
     return found
 
 
 # %% 1 right: a list of tensors
 def curve(scores):
-    return [kept(scores, removed, k).mean() for k in range(16)]
+    return [changed(scores, removed, k).mean() for k in range(16)]
 
 
 # %% 1 wrong: without 1 to 16 patches
 def curve(scores):
-    return [kept(scores, removed, min(k + 1, 15)).mean() for k in range(16)]
+    return [changed(scores, removed, min(k + 1, 15)).mean() for k in range(16)]
 
 
 # %% 1 wrong: the lowest scores first
 def curve(scores):
-    return [kept(-scores, removed, k).mean() for k in range(16)]
+    return [changed(-scores, removed, k).mean() for k in range(16)]
 
 
 # %% 1 wrong: painted
 def curve(scores):
-    return [kept(scores, painted, k).mean() for k in range(16)]
+    return [changed(scores, painted, k).mean() for k in range(16)]
 
 
 # %% 1 wrong: shares, not percentages
 def curve(scores):
-    return [kept(scores, removed, k).mean() / 100 for k in range(16)]
+    return [changed(scores, removed, k).mean() / 100 for k in range(16)]
 
 
 # %% 1 wrong: each image by itself
 def curve(scores):
-    return torch.stack([kept(scores, removed, k) for k in range(16)])
+    return torch.stack([changed(scores, removed, k) for k in range(16)])
 
 
 # %% 1 wrong: hard-coded
 def curve(scores):
-    return [100 - 3 * k for k in range(16)]
+    return [3 * k for k in range(16)]
 
 
 # %% 2 right: patches in a random order, put into the places of their kind
