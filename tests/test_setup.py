@@ -114,6 +114,7 @@ def house(root, tmp_path):
         'test "$1" != tools/sound.py || echo ${SOUND-yes}\n'
         'test "$1" != -c || exit ${TOO_OLD:-0}\n'
         'test "$1" != --version || echo Python 3.9.1\n'
+        'test "$3" != config || echo "$PIP_SETTING"\n'
         'case "$*" in *${FAILS:-nothing}*) echo "pip: conflicts" >&2; exit 1;; esac\n'
     )
     python.chmod(0o755)
@@ -139,7 +140,7 @@ def test_second_run_installs_nothing_until_a_requirement_changes(house):
     os.utime(house / "constraints.txt", (later, later))
     again = calls_of(house, "PYTHON=./python")
     assert [c for c in first if "install" in c] == [c for c in again if "install" in c]
-    assert not [c for c in again if "venv" in c], "packages that work are kept"
+    assert not [c for c in again if "-m venv" in c], "packages that work are kept"
 
 
 def test_a_venv_that_does_not_work_is_made_anew(house):
@@ -153,6 +154,27 @@ def test_a_venv_that_does_not_work_is_made_anew(house):
     shutil.rmtree(house / ".venv")
     (house / ".venv").write_text("an environment's name, as some programs keep it")
     assert "-m venv --clear .venv" in calls_of(house, "PYTHON=./python", SOUND="")
+
+
+def test_a_set_up_that_was_stopped_begins_anew(house):
+    calls_of(house, "PYTHON=./python")
+    (house / ".venv/.installed").unlink()
+    assert "-m venv --clear .venv" in calls_of(house, "PYTHON=./python")
+
+
+@pytest.mark.parametrize(
+    ("variables", "programs"),
+    [
+        ({}, ["uv"]),
+        ({"FAILS": "-m uv"}, ["uv", "pip"]),
+        ({"PIP_SETTING": "global.extra-index-url='x'"}, ["uv"]),
+        ({"PIP_SETTING": "global.index-url='x'"}, ["pip"]),
+        ({"PIP_SETTING": ":env:.no-index='1'"}, ["pip"]),
+    ],
+)
+def test_pip_installs_where_uv_cannot_or_an_index_is_named(house, variables, programs):
+    calls = calls_of(house, "PYTHON=./python", **variables)
+    assert [c.split()[1] for c in calls if "-r requirements.txt" in c] == programs
 
 
 def test_a_venv_keeps_its_python_until_another_is_named(house):

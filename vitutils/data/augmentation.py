@@ -1,4 +1,7 @@
-"""Augmentation: of batches of small images, of photos, of labels."""
+"""Augmentation: of batches of small images, of photos, of labels.
+
+torchvision is imported where it is used: that takes as long as importing torch.
+"""
 
 import math
 from collections.abc import Callable
@@ -8,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 
 def shift_and_flip(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -96,7 +98,7 @@ def random_resized_crop(
     return crops.round_().to(torch.uint8)
 
 
-def crop_and_flip(size: int | tuple[int, int]) -> v2.Transform:
+def crop_and_flip(size: int | tuple[int, int]) -> Callable:
     """Return the usual augmentation of photos: a part, resized, and a mirror image.
 
     Args:
@@ -104,32 +106,37 @@ def crop_and_flip(size: int | tuple[int, int]) -> v2.Transform:
 
     Source: Szegedy et al. (2015), section 6.
     """
+    from torchvision.transforms import v2
+
     return v2.Compose([v2.RandomResizedCrop(size), v2.RandomHorizontalFlip()])
 
 
-def center_crop(size: int | tuple[int, int]) -> v2.Transform:
+def center_crop(size: int | tuple[int, int]) -> Callable:
     """Return the transform that resizes an image to cover a size, and crops the center.
 
     Args:
         size: side of the result in pixels, or (height, width).
     """
+    from torchvision.transforms import v2
+
     size = (size, size) if isinstance(size, int) else size
     return v2.Compose([shorten, partial(cover, size=size), v2.CenterCrop(size)])
 
 
 def cover(
-    image: Image.Image | Tensor,
-    size: tuple[int, int],
-    interpolation: v2.InterpolationMode = v2.InterpolationMode.BILINEAR,
+    image: Image.Image | Tensor, size: tuple[int, int], interpolation: str = "bilinear"
 ) -> Image.Image | Tensor:
     """Resize an image so that it just covers (height, width), as v2.Resize a square."""
+    from torchvision.transforms import v2
+
     height, width = size
     rows, columns = v2.functional.get_size(image)
     if height * columns >= width * rows:
         size = [height, max(width, int(height * columns / rows))]
     else:
         size = [max(height, int(width * rows / columns)), width]
-    return v2.functional.resize(image, size, interpolation)
+    kind = v2.InterpolationMode(interpolation)
+    return v2.functional.resize(image, size, kind)
 
 
 def shorten(image: Image.Image | Tensor) -> Image.Image | Tensor:
@@ -137,6 +144,8 @@ def shorten(image: Image.Image | Tensor) -> Image.Image | Tensor:
 
     Resized first and cropped then, a line of pixels would take gigabytes.
     """
+    from torchvision.transforms import v2
+
     sides = v2.functional.get_size(image)
     longest = 16 * min(sides)
     if max(sides) <= longest:
@@ -189,6 +198,8 @@ def mixing(
 
     Source: Zhang et al. (2018), section 2; Yun et al. (2019), section 3.
     """
+    from torchvision.transforms import v2
+
     check_mixing(mixup=mixup, cutmix=cutmix)
     ways = [
         cls(alpha=float(alpha), num_classes=num_classes)

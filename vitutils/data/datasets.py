@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from vitutils.data import files
 from vitutils.data.augmentation import center_crop, crop_and_flip
@@ -21,7 +20,7 @@ from vitutils.data.shards import content, size_of
 from vitutils.data.splits import SEED, MemorySplit, Split, StreamedSplit, generator
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-CIFAR = {"cifar10": CIFAR10, "cifar100": CIFAR100}
+CIFAR = ("cifar10", "cifar100")
 NAMED = ("fashion_mnist", *CIFAR)
 MEMORY_LIMIT = 2 * 1024**3  # bytes of pixels; a larger folder is streamed
 MOST_ROWS = 20  # of a summary
@@ -85,7 +84,10 @@ def load(
         classes, train, test = files.read_fashion_mnist(root)
     else:
         mirror = mirror or os.environ.get("VITUTILS_CIFAR_MIRROR")
-        classes, train, test = files.read_cifar(CIFAR[name], root, mirror)
+        from torchvision.datasets import CIFAR10, CIFAR100
+
+        kind = CIFAR10 if name == "cifar10" else CIFAR100
+        classes, train, test = files.read_cifar(kind, root, mirror)
     train, test = (MemorySplit(labels=y, images=x) for x, y in (train, test))
     return assemble(name, classes, train=train, test=test)
 

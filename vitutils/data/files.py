@@ -15,20 +15,20 @@ from hashlib import sha256
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
-from torchvision.datasets import CIFAR10, FashionMNIST
-from torchvision.datasets.utils import check_integrity
-from torchvision.transforms import v2
 from tqdm import tqdm
 
 from vitutils.data.download import alone, fetch, tidy
 from vitutils.data.index import kept
 from vitutils.data.shards import content, scan_shards
 from vitutils.engine.machine import CORES
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10  # where it is used: it takes long
 
 # Class names, training images and labels, test images and labels.
 Halves = tuple[list[str], tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -96,6 +96,8 @@ def read_fashion_mnist(root: Path) -> Halves:
     Returns:
         Class names, training images and labels, test images and labels.
     """
+    from torchvision.datasets import FashionMNIST
+
     remedy = "in a clone of the book, `git checkout data` restores the archives"
     contents = []
     for name, md5 in FashionMNIST.resources:
@@ -111,7 +113,7 @@ def read_fashion_mnist(root: Path) -> Halves:
 
 
 def read_cifar(
-    kind: type[CIFAR10], root: Path, mirror: str | Path | None = None
+    kind: "type[CIFAR10]", root: Path, mirror: str | Path | None = None
 ) -> Halves:
     """Read CIFAR through torchvision, downloading its archive where it is missing.
 
@@ -140,7 +142,7 @@ def read_cifar(
     return train.classes, *halves
 
 
-def mirror_url(mirror: str | Path | None, kind: type[CIFAR10]) -> str:
+def mirror_url(mirror: str | Path | None, kind: "type[CIFAR10]") -> str:
     """Return the URL of CIFAR's archive at ``mirror``: a file or a folder of files."""
     if not mirror:
         return kind.url
@@ -158,6 +160,8 @@ def official(url: str, path: Path, md5: str, remedy: str) -> None:
         RuntimeError: the file is corrupt, cannot be read, or could not be fetched; the
             message ends with ``remedy``.
     """
+
+    from torchvision.datasets.utils import check_integrity
 
     def wrong(file: Path) -> str | None:
         right = check_integrity(file, md5)
@@ -180,7 +184,7 @@ def official(url: str, path: Path, md5: str, remedy: str) -> None:
     tidy(path)
 
 
-def unpacked(kind: type[CIFAR10], root: Path) -> CIFAR10 | None:
+def unpacked(kind: "type[CIFAR10]", root: Path) -> "CIFAR10 | None":
     """Return the test half if each unpacked file has its MD5, None otherwise."""
     try:
         return kind(root, train=False)
@@ -188,7 +192,7 @@ def unpacked(kind: type[CIFAR10], root: Path) -> CIFAR10 | None:
         return None
 
 
-def unpack(archive: Path, kind: type[CIFAR10]) -> CIFAR10:
+def unpack(archive: Path, kind: "type[CIFAR10]") -> "CIFAR10":
     """Unpack a checked archive beside it and return the test half.
 
     Raises:
@@ -559,6 +563,8 @@ def read_image(
     Raises:
         Unreadable: it does not decode, or not to 8 bits a channel.
     """
+    from torchvision.transforms import v2
+
     image = decode(path, "L" if channels == 1 else "RGB")
     image = transform(image) if transform else image
     return image if torch.is_tensor(image) else v2.functional.pil_to_tensor(image)

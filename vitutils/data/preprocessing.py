@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms import v2
 
 from vitutils.data import files
 from vitutils.data.augmentation import cover, shorten
@@ -94,13 +93,15 @@ class Preprocessing:
 
     def fit(self, image: Image.Image) -> Image.Image:
         """Resize an image so that it covers the crop, and cut out the center."""
+        from torchvision.transforms import v2
+
         # 232.0 pixels may be a bit less in floats
         height, width = (int(side / self.crop + 1e-6) for side in self.image_size)
-        kind = v2.InterpolationMode(self.interpolation)
         if self.squash:
+            kind = v2.InterpolationMode(self.interpolation)
             image = v2.functional.resize(image, [height, width], kind)
         else:
-            image = cover(shorten(image), (height, width), kind)
+            image = cover(shorten(image), (height, width), self.interpolation)
         return v2.functional.center_crop(image, list(self.image_size))
 
     def normalize(self, pixels: Tensor) -> Tensor:

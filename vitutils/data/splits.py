@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, get_worker_info
-from torchvision.transforms import v2
 
 from vitutils.data import files
 from vitutils.data.augmentation import center_crop, image_by_image, shift_and_flip
@@ -356,6 +355,8 @@ def strengthen(
     Source: Cubuk et al. (2020), section 3; Zhong et al. (2020), section 3; Hoffer et
     al. (2020), section 3, with epochs as in DeiT's code (its ``RASampler``).
     """
+    from torchvision.transforms import v2
+
     check_strength(randaugment, erase, repeats, workers)
     split = replace(split, repeats=repeats)
     if workers is not None:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torchvision import models
 
 from vitutils.data.preprocessing import Preprocessing
 from vitutils.data.splits import generator
@@ -26,6 +25,8 @@ def of_torchvision(
     name: str, file: str | Path | None
 ) -> tuple[nn.Module, Preprocessing]:
     """Return a classifier of torchvision, with the weights of a file or its own."""
+    from torchvision import models
+
     known = models.list_models(module=models)
     if name not in known:
         raise ValueError(

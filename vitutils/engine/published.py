@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from torchvision import models
 
 from vitutils.data.download import fetch
 from vitutils.data.preprocessing import Preprocessing
@@ -55,6 +54,8 @@ class Published(NamedTuple):
 
 def imagenet_classes() -> tuple[str, ...]:
     """Return the names of ImageNet's thousand classes, as torchvision has them."""
+    from torchvision import models
+
     return tuple(models.ViT_B_16_Weights.IMAGENET1K_V1.meta["categories"])
 
 
