@@ -291,7 +291,7 @@ def test_a_student_may_teach_the_next_and_is_trained_again_if_it_is_gone(
     assert found["accuracy"]["teacher"] == pytest.approx(right, abs=1e-4)
 
 
-@pytest.mark.parametrize("by", ["labels", "teacher"])
+@pytest.mark.parametrize("by", ["labels", "teacher", "teacher at 32"])
 def test_a_student_learns_on_from_larger_images(small, by):
     study.run(shorter("main", arm="token", seed=0), "noise")
     task = shorter("finer", arm="token", by=by, size=48, seed=0)
@@ -301,6 +301,14 @@ def test_a_student_learns_on_from_larger_images(small, by):
     large = study.enlarged(small.test, 48)
     assert large.image_size == 48
     assert torch.equal(study.enlarged(small.test, 32).images, small.test.images)
+
+
+def test_a_teacher_can_be_asked_at_the_size_that_it_has_learned():
+    asked = []
+    study.at_its_size(lambda images: asked.append(images.shape))(
+        torch.rand(2, 3, 48, 48)
+    )
+    assert asked == [(2, 3, 32, 32)]
 
 
 def test_a_teacher_learns_from_other_crops_than_it_judges(small, monkeypatch):
