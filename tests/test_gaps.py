@@ -38,6 +38,13 @@ def test_nothing_removed_is_the_whole_image():
         torch.testing.assert_close(erase(model, images, none), model(images))
 
 
+def test_black_is_a_pixel_of_zero():
+    fashion = load("fashion_mnist")
+    assert -fashion.mean[0] / fashion.std[0] == gaps.BLACK
+    images, _ = next(fashion.validation.batches(20))
+    assert images.min().item() == pytest.approx(gaps.BLACK)
+
+
 def test_another_image_has_the_same_answer():
     answers = torch.tensor([1, 0, 1, 0, 1])
     assert gaps.next_alike(answers).tolist() == [2, 3, 4, 1, 0]
