@@ -148,23 +148,28 @@ def judged(model: nn.Module, images: Tensor, brightness: Tensor) -> dict:
     return stay
 
 
-def train(task: dict) -> dict:
-    """Train one network; return its accuracy, and which answers stay."""
-    torch.manual_seed(task["seed"])
-    model = (Gappy if task["arm"] == "gaps" else VisionTransformer)(**VIT)
+def trained(arm: str, seed: int, epochs: int = SETTINGS["epochs"]) -> VisionTransformer:
+    """Train one network of the study; return it in eval mode."""
+    torch.manual_seed(seed)
+    model = (Gappy if arm == "gaps" else VisionTransformer)(**VIT)
     fashion = load("fashion_mnist")
-    augment = CROPS if task["arm"] == "crops" else flip
+    augment = CROPS if arm == "crops" else flip
     few = fashion.validation.subset(500)  # a glance: nothing is chosen by it
     fit(
         model,
         replace(fashion, train=replace(fashion.train, augment=augment), validation=few),
-        epochs=SETTINGS["epochs"],
-        seed=task["seed"],
+        epochs=epochs,
+        seed=seed,
         device="cpu",
         progress=False,
         **RECIPE,
     )
-    model.eval()
+    return model.eval()
+
+
+def train(task: dict) -> dict:
+    """Train one network; return its accuracy, and which answers stay."""
+    model, fashion = trained(**task), load("fashion_mnist")
     images, labels = next(fashion.validation.batches(SETTINGS["images"]))
     pixels = images * fashion.std[0] + fashion.mean[0]
     with torch.no_grad():

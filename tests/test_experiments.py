@@ -122,7 +122,7 @@ def test_the_command_records_itself_and_says_what_is_wrong(monkeypatch, capsys):
 def test_every_study_is_one_of_the_command():
     others = {"distillation", "distillation_long", "division", "fashion_mnist"}
     others |= {"looks", "positions", "published", "settings", "trails", "widths"}
-    others |= {"gaps", "starts", "wirings"}
+    others |= {"gaps", "maps", "starts", "wirings"}
     assert MODULES.keys() == {*cifar10.STUDIES, *others}
 
 
