@@ -39,18 +39,17 @@ The analysis, fixed before the runs:
   had been seen, fixed before any of these: the ViT-S/14 in the form of DINOv2 that
   ``experiments.published`` keeps frozen, at 126 pixels, on the same quarters. All its
   weights are trained by ``fine_tune``, which the chapter shows, 50 steps of 16
-  photographs (ten epochs), in mixed precision (bf16), at three rates, and so are new
-  weights of the same sizes, at three rates that suit them; no photograph is held out.
-  Beside them, on the same quarters, the readers of ``experiments.published``, linear
-  and by kernel, of the pixels and of the frozen tokens: each has nine settings, chosen
-  among the three quarters that it learns from (from two of them, judged by the third,
-  in turns). Reported: the share of the 103 at each rate and by each reader; and the
-  leads of fine-tuning at the middle rate, 3e-5, over new weights at the rate that
-  serves the judged photographs best (which favors them), over the frozen tokens by
-  kernel and linearly, and over the pixels by kernel and linearly: paired by
-  photograph, seeds averaged, five 95 % intervals that hold together. A run was timed
-  before any accuracy was seen: there is time for two seeds at the middle rate of the
-  trained start, and for one elsewhere.
+  photographs (ten epochs), in mixed precision (bf16), at two rates, and so are new
+  weights of the same sizes, at two rates that suit them; one seed, and no photograph is
+  held out. Beside them, on the same quarters, readers of ``experiments.published``: of
+  the frozen tokens linearly and by kernel, of the pixels by kernel. Each has nine
+  settings, chosen among the three quarters that it learns from (from two of them,
+  judged by the third, in turns). Reported: the share of the 103 at each rate and by
+  each reader; and the leads of fine-tuning at each of its rates over new weights at the
+  rate that serves the judged photographs best (which favors them), over the frozen
+  tokens, linearly and by kernel, and over the pixels: paired by photograph, eight 95 %
+  intervals that hold together. (A run was timed before any accuracy was seen, and there
+  was no time for more rates and seeds.)
 - Positions: 1,536 images, eight epochs of 48 steps at one rate, not tuned, two seeds.
   Reported: the accuracy on 500 validation images after each epoch, by run.
 """
@@ -74,9 +73,10 @@ from torch import Tensor, nn
 
 from experiments.published import NAME as PUBLISHED_NAME
 from experiments.published import (
-    NESTED,
     SIDE,
     chosen_by_part,
+    kernels,
+    linears,
     network,
     of_pixels,
     of_tokens,
@@ -104,9 +104,10 @@ WAYS = {  # to train the trained one: the command's options, and rates
 }
 PUBLISHED_STEPS = 50  # ten epochs of 16 photographs
 FOR_PUBLISHED = {  # rates for a start of the published network's sizes
-    "trained": (1e-5, 3e-5, 1e-4),
-    "new": (1e-4, 3e-4, 1e-3),
+    "trained": (3e-5, 1e-4),
+    "new": (3e-4, 1e-3),
 }
+READ = (("pixels", "kernel"), ("frozen", "kernel"), ("frozen", "linear"))
 DRAWS, SEEDS, QUARTERS = range(3), range(2), range(4)
 LONGER = (("new", 1000), ("new", 3000), ("trained", 3000))  # starts and steps
 MEAN, STD = (0.491, 0.482, 0.447), (0.245, 0.243, 0.261)  # of CIFAR-10
@@ -264,13 +265,14 @@ def with_published(task: dict) -> dict:
     images, labels, part = quarters()
     start = task["start"]
     if "read" in task:
-        found = of_pixels(images, task["read"])
+        found = of_pixels(images, task["read"]) if start == "pixels" else {}
         if start == "frozen":
             model = network("as loaded")
             with torch.no_grad():
                 rows = [model.encoder(model.embeddings(x))[0] for x in images.split(20)]
             found = of_tokens(torch.cat(rows))
-        hits = chosen_by_part(NESTED[task["read"]](found, labels), labels, part)
+        readers = {"kernel": kernels, "linear": linears}[task["read"]]
+        hits = chosen_by_part(readers(found, labels), labels, part)
     else:
         model = network("as loaded")
         torch.manual_seed(task["seed"])
@@ -289,7 +291,7 @@ def with_published(task: dict) -> dict:
                 seed=task["seed"],
                 batch=16,
             )
-        hits = right(made, images[test], labels[test])
+        hits = correct(made, images[test], labels[test])
     found = {"hits": "".join(str(int(hit)) for hit in hits)}
     if start in ("trained", "frozen"):
         file = find(PUBLISHED_NAME).read_bytes()
@@ -358,14 +360,12 @@ def all_tasks() -> list[dict]:
         for (start, steps), draw in product(LONGER, DRAWS)
     ]
     published = [
-        {"on": "published", "start": start, "read": read}
-        for start, read in product(("frozen", "pixels"), NESTED)
+        {"on": "published", "start": start, "lr": lr, "quarter": k, "seed": 0}
+        for start, rates in FOR_PUBLISHED.items()
+        for lr, k in product(rates, QUARTERS)
     ]
     published += [
-        {"on": "published", "start": start, "lr": lr, "quarter": k, "seed": seed}
-        for start, rates in FOR_PUBLISHED.items()
-        for lr, seed, k in product(rates, SEEDS, QUARTERS)
-        if not seed or (start, lr) == ("trained", 3e-5)
+        {"on": "published", "start": start, "read": read} for start, read in READ
     ]
     return digits + photographs + positions + ways + longer + published
 
