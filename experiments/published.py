@@ -154,32 +154,42 @@ def folds(
 def chosen(readers: list[Callable], labels: Tensor, seed: int) -> Tensor:
     """Return which ones are right by the reader that serves the rest best.
 
-    Whoever judges a part has seen nothing of it: each reader learns from three of
-    the other four parts and is judged by the fourth, in turns; the best learns from
-    all four.
+    Args:
+        readers, labels: as ``chosen_by_part`` takes them.
+        seed: of the division into five parts.
+    """
+    return chosen_by_part(readers, labels, divided(len(labels), seed))
+
+
+def chosen_by_part(readers: list[Callable], labels: Tensor, part: Tensor) -> Tensor:
+    """Return which ones are right by the reader that serves the other parts best.
+
+    Whoever judges a part has seen nothing of it: each reader learns from all but one
+    of the other parts and is judged by that one, in turns; the best learns from all
+    of the others.
 
     Args:
         readers: functions of two masks, of the photographs to learn from and of
-            those to tell, that return the classes of the latter.
+            those to classify, that return the classes of the latter.
         labels: the true classes.
-        seed: of the division into parts.
+        part: of each photograph, from 0.
     """
-    part = divided(len(labels), seed)
+    parts = range(int(part.max()) + 1)
 
     def fitted(reader: int, known: Tensor) -> Tensor:
         right = torch.zeros(len(labels), dtype=torch.bool)
         right[~known] = readers[reader](known, ~known) == labels[~known]
         return right
 
-    scores = torch.zeros(PARTS, len(readers), dtype=torch.long)  # without a part
-    for i, j in combinations(range(PARTS), 2):
+    scores = torch.zeros(len(parts), len(readers), dtype=torch.long)  # without a part
+    for i, j in combinations(parts, 2):
         known = (part != i) & (part != j)
         for reader in range(len(readers)):
             right = fitted(reader, known)
             scores[i, reader] += right[part == j].sum()
             scores[j, reader] += right[part == i].sum()
     right = torch.zeros(len(labels), dtype=torch.bool)
-    for k in range(PARTS):
+    for k in parts:
         right |= fitted(scores[k].argmax().item(), part != k)
     return right
 
@@ -262,16 +272,25 @@ def read_outs(task: dict) -> tuple[dict[str, Tensor], Tensor]:
     source, side = PUBLISHED[NAME], task.get("side", SIDE)
     images, labels = photographs(source.mean, source.std, side)
     if task["arm"] == "pixels":
-        small = F.adaptive_avg_pool2d(images, 14)
-        found = {"all": images, "14 x 14": small, "colors": colors(images)}
-        if task["read"] == "kernel":
-            both = standardized(found.pop("colors")), standardized(outline(images))
-            found["colors and outline"] = torch.cat(both, dim=1)
-        return found, labels
-    tokens = tokens_of(task["arm"], task.get("seed", 0), side).clone()
+        return of_pixels(images, task["read"]), labels
+    return of_tokens(tokens_of(task["arm"], task.get("seed", 0), side).clone()), labels
+
+
+def of_pixels(images: Tensor, read: str) -> dict[str, Tensor]:
+    """Return what a kind of reader, of ``NESTED``, can read of images, by name."""
+    small = F.adaptive_avg_pool2d(images, 14)
+    found = {"all": images, "14 x 14": small, "colors": colors(images)}
+    if read == "kernel":
+        both = standardized(found.pop("colors")), standardized(outline(images))
+        found["colors and outline"] = torch.cat(both, dim=1)
+    return found
+
+
+def of_tokens(tokens: Tensor) -> dict[str, Tensor]:
+    """Return what can be read of a network's tokens, by name."""
     first, mean = tokens[:, 0], tokens[:, 1:].mean(dim=1)
     both = torch.cat((first, mean), dim=1)
-    return {"class": first, "class and mean": both, "all": tokens}, labels
+    return {"class": first, "class and mean": both, "all": tokens}
 
 
 @torch.inference_mode()

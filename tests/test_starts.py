@@ -46,6 +46,20 @@ def test_a_start_has_the_trained_body_and_a_new_head():
     assert not torch.equal(made["head.weight"], trained["head.weight"])
 
 
+def test_a_shuffled_start_has_the_trained_numbers_in_other_places():
+    trained = load_model(starts.FILE).state_dict()
+    made, new = (starts.beginning(k, 0).state_dict() for k in ("shuffled", "new"))
+    again = starts.beginning("shuffled", 1).state_dict()
+    for key, value in made.items():
+        if "head" in key:
+            assert torch.equal(value, new[key])
+        else:
+            own, mixed = trained[key].flatten(), value.flatten()
+            assert torch.equal(own.sort().values, mixed.sort().values)
+            assert not torch.equal(own, mixed)
+            assert not torch.equal(mixed, again[key].flatten())
+
+
 def test_draws_share_no_digit():
     drawn = torch.cat([starts.labelled(draw) for draw in range(6)])
     assert sorted(drawn.tolist()) == list(range(600))
