@@ -44,6 +44,7 @@ TOO_WIDE = """() => {
   for (const element of document.querySelectorAll('article *')) {
     if (element.getBoundingClientRect().right <= innerWidth + 1) continue;
     if (element.closest('mjx-assistive-mml, svg svg, defs')) continue;
+    if (element.matches('.rows img')) continue;  // seen through a window, which fits
     let box = element.parentElement;
     while (box && !['auto', 'scroll'].includes(getComputedStyle(box).overflowX))
       box = box.parentElement;
@@ -61,6 +62,7 @@ UNSIGNED = """() => [...document.querySelectorAll('article *')].filter(box => {
   const over = box.scrollWidth - box.clientWidth > 1 && box.clientWidth > 0;
   if (!over || getComputedStyle(box).overflowX === 'visible') return false;
   if (box.closest('svg, mjx-assistive-mml, mjx-container > *')) return false;
+  if (box.matches('.rows > span > span')) return false;  // a window; the next goes on
   const right = box.scrollWidth - box.clientWidth - box.scrollLeft > 1;
   const shown = side => box.classList.contains('more-' + side) &&
     getComputedStyle(box).maskImage !== 'none';
