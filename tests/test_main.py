@@ -109,6 +109,14 @@ def test_training_is_stopped_in_a_line_at_any_time(tmp_path, seconds):
     assert words.startswith("stopped") and words.count("\n") == 1
 
 
+def test_what_takes_long_to_import_is_there_before_ctrl_c_is_a_commands_own():
+    there = (
+        "import vitutils.cli.commands, sys; print({'torch._dynamo'} <= {*sys.modules})"
+    )
+    words = [sys.executable, "-c", there]
+    assert subprocess.check_output(words, text=True) == "True\n"
+
+
 def lines_of(path):
     """Return the lines of a page's blocks of code that call the command."""
     return re.findall(r"(?m)^vitutils (\w+) (.*)$", path.read_text("utf-8"))

@@ -7,6 +7,11 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+# Every command comes to need it, and PyTorch's optimizers the compiler that it brings.
+# An import in the middle of a command can swallow Ctrl-C; here start, in
+# vitutils.__main__, still sees to it.
+import torchvision  # noqa: F401
+
 from vitutils import processes
 from vitutils.cli.options import Parser, sides
 from vitutils.data.files import pair
